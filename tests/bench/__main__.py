@@ -1,0 +1,119 @@
+"""Pulls each image with each contestant in turn and prints medians and ratios.
+
+One run: a fresh file system and daemon (not timed), registry blobs in the page cache, then the wall time and CPU seconds of the pull
+command (client and daemon), the time of a ``sync`` right after, the bytes that the registry sent and the disk that the store uses.
+The order rotates with every repetition, so that a drift of the machine hits all alike.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from tests.bench import filesystem, recipes, report
+from tests.bench.contestants import Contestant, contestants
+from tests.support.listing import differences, listing
+from tests.support.registry import RegistryServer
+
+
+def main() -> int:
+    arguments = _arguments()
+    cache: Path = arguments.cache
+    images = arguments.images.split(",")
+    work = cache / "run"
+    work.mkdir(parents=True, exist_ok=True)
+    with RegistryServer(cache / "registry") as registry:
+        for image in images:
+            push(recipes.build(cache, image), f"{registry.address}/bench/{image}:1")
+        players = [player for player in contestants(work / "store") if player.name in arguments.contestants.split(",")]
+        rows: list[dict[str, Any]] = []
+        for repetition in range(arguments.repetitions):
+            for image in images:
+                shift = repetition % len(players)
+                for player in players[shift:] + players[:shift]:
+                    row = measure(player, registry, image, tree=repetition == 0 and arguments.tree)
+                    rows.append({"repetition": repetition, **row})
+                    print(json.dumps(rows[-1] | {"tree": None}), file=sys.stderr, flush=True)
+    wrong = report.compare_trees(rows, differences)
+    for row in rows:
+        row.pop("tree", None)
+    if arguments.json:
+        arguments.json.write_text(json.dumps(rows, indent=1))
+    print(report.table(rows, base=arguments.base))
+    return 1 if wrong else 0
+
+
+def measure(player: Contestant, registry: RegistryServer, image: str, *, tree: bool) -> dict[str, Any]:
+    """One cold pull on an empty store."""
+    reference = f"{registry.address}/bench/{image}:1"
+    with filesystem.fresh(player.folder):
+        player.start()
+        try:
+            registry.read_blobs()
+            os.sync()
+            sent = registry.bytes_sent()
+            before, children = player.cpu_seconds(), _children()
+            began = time.monotonic()
+            result = subprocess.run(player.pull(reference), stdin=subprocess.DEVNULL, capture_output=True)
+            wall = time.monotonic() - began
+            cpu = player.cpu_seconds() - before + _children() - children
+            os.sync()
+            row: dict[str, Any] = {
+                "image": image, "contestant": player.name, "wall_seconds": wall, "cpu_seconds": cpu,
+                "sync_seconds": time.monotonic() - began - wall, "registry_bytes": registry.bytes_sent() - sent,
+                "disk_bytes": filesystem.allocated(player.folder / "root"),
+            }  # fmt: skip
+            if result.returncode:
+                raise RuntimeError(f"{player.name} {image}: {result.stderr.decode(errors='replace')[-500:]}")
+            if tree:
+                row["tree"] = _tree(player, reference)
+            return row
+        finally:
+            player.stop()
+
+
+def _tree(player: Contestant, reference: str) -> Any:
+    target = player.folder / "tree"
+    target.mkdir()
+    player.mount(reference, target)
+    try:
+        return listing(target)
+    finally:
+        player.umount(target)
+
+
+def push(layout: Path, reference: str) -> None:
+    destination = f"docker://{reference}"
+    subprocess.run(
+        ["skopeo", "copy", "-q", "--insecure-policy", "--dest-tls-verify=false", f"oci:{layout}:1", destination],
+        check=True,
+    )
+
+
+def _children() -> float:
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="scripts/bench", description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--images", default="tiny,flink,flink-zstd,manyfiles,big", help=f"of {','.join(recipes.RECIPES)}")
+    parser.add_argument("--contestants", default="imagecached,containerd,containerd-other,containerd-other-igzip")
+    parser.add_argument("--repetitions", type=int, default=5)
+    parser.add_argument("--base", default=None, help="contestant that ratios refer to (default: the last containerd without igzip)")
+    parser.add_argument("--tree", action="store_true", help="compare the mounted trees entry by entry in the first repetition")
+    parser.add_argument("--json", type=Path, help="write every run there")
+    parser.add_argument("--cache", type=Path, default=Path(".cache/bench").resolve())
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
