@@ -1,0 +1,15 @@
+"""Real servers and real images for the tests and for ``scripts/quickstart``.
+
+| module | gives |
+|---|---|
+| ``processes`` | start a server, wait until it answers, stop exactly it |
+| ``registry`` | Debian's docker-registry on a free loopback port |
+| ``containerd`` | the distribution's containerd in a folder of its own: pull, look at the mounted image |
+| ``images`` | layers, manifests and indexes in a folder, pushed with ``oras`` |
+| ``tars`` | layers made by hand, entry by entry |
+| ``debian`` | layers made from Debian's packages |
+| ``demo`` | the two small images that share a layer |
+| ``mounts`` | what is mounted below a folder, and how to get rid of it |
+
+Nothing here imports ``imagecached``: what the tests compare with must not lean on what they test.
+"""
