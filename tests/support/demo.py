@@ -28,8 +28,8 @@ SHELL: Final = "demo/shell:1"
 HELLO: Final = "demo/hello:1"
 
 _APPLETS: Final = (
-    "sh ls cat cp mv rm mkdir rmdir ln touch echo env printf test true false id uname date sleep head tail wc sort uniq "
-    "cut tr grep sed awk find xargs stat du df mount umount ps kill tar gzip gunzip sha256sum dd sync chmod chown"
+    "sh ls cat cp mv rm mkdir rmdir ln touch echo env printf test true false id uname date sleep head tail wc "
+    "sort uniq cut tr grep sed awk find xargs stat du df mount umount ps kill tar gzip gunzip sha256sum dd sync"
 ).split()
 
 

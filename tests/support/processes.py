@@ -30,7 +30,7 @@ def await_true(
             raise NotStarted(f"{what} ended before it answered")
         if time.monotonic() > deadline:
             raise NotStarted(f"{what} did not answer within {deadline_seconds:g} s")
-        time.sleep(_POLL_SECONDS)  # noqa: TID251: a foreign server tells nobody that it is ready
+        time.sleep(_POLL_SECONDS)  # noqa: TID251  a foreign server tells nobody that it is ready
 
 
 @contextmanager
