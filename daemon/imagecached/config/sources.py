@@ -49,11 +49,13 @@ def _file(path: Path | None) -> Iterator[_Setting]:
     chosen = path or DEFAULT_PATH
     for section, table in _document(chosen, required=path is not None).items():
         if section not in KEYS:
-            raise InvalidInput(f"{chosen}: {section}: no such section; expected one of {', '.join(KEYS)}")
+            raise InvalidInput(
+                f"{chosen}: {_named(section)}: no such section; expected one of {', '.join(KEYS)}"
+            )
         if not isinstance(table, dict):
             raise InvalidInput(f"{chosen}: {section}: expected a table, got {_shown(table)}")
         for key, value in table.items():
-            yield section, key, _checked(f"{chosen}: {section}.{key}", section, key, value)
+            yield section, key, _checked(f"{chosen}: {section}.{_named(key)}", section, key, value)
 
 
 def _document(path: Path, *, required: bool) -> dict[str, Any]:
@@ -123,6 +125,10 @@ def _expected(kind: Any) -> str:
     if meta.le is not None:
         return f"{names[base]} from {meta.ge} to {meta.le}"
     return f"{names[base]} of at least {meta.ge}" if meta.ge is not None else names[base]
+
+
+def _named(key: str) -> str:
+    return key if key.isidentifier() else _shown(key)
 
 
 def _shown(value: Any) -> str:
