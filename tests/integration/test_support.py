@@ -169,7 +169,7 @@ def test_the_demo_images_run(registry: Registry, containerd: Containerd, tmp_pat
 def test_the_demo_program_serves_until_told_to_stop(tmp_path: Path) -> None:
     """It prints one line of JSON with references that answer, and ends without complaint."""
     command = [sys.executable, "-m", "tests.support.demo", str(tmp_path)]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as program:
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as program:
         assert program.stdout
         references = json.loads(program.stdout.readline())["images"]
         address = references[0].partition("/")[0]

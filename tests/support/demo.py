@@ -5,8 +5,7 @@
 | ``demo/shell:1`` | base (busybox, gzip) |
 | ``demo/hello:1`` | base · libc6 (zstd) · hello (plain tar) |
 
-Run as a program it serves both until its standard input ends or it is terminated; one line of JSON tells
-that it is ready:
+Run as a program it serves both until it is terminated; one line of JSON tells that it is ready:
 
     python -m tests.support.demo DIRECTORY  →  {"images": ["127.0.0.1:40123/demo/shell:1", …]}
 """
@@ -28,8 +27,8 @@ SHELL: Final = "demo/shell:1"
 HELLO: Final = "demo/hello:1"
 
 _APPLETS: Final = (
-    "sh ls cat cp mv rm mkdir rmdir ln touch echo env printf test true false id uname date sleep head tail wc "
-    "sort uniq cut tr grep sed awk find xargs stat du df mount umount ps kill tar gzip gunzip sha256sum dd sync"
+    "sh ls cat cp mv rm mkdir rmdir ln touch echo env printf test true false id uname date sleep head tail "
+    "wc sort uniq cut tr grep sed awk find xargs stat du df mount umount ps kill tar gzip gunzip sha256sum dd"
 ).split()
 
 
@@ -80,7 +79,7 @@ def main() -> None:
     with serve_registry(directory / "registry") as registry:
         images = push_demo(registry, directory)
         print(json.dumps({"images": [registry.reference(name) for name in images]}), flush=True)
-        sys.stdin.read()
+        signal.pause()
 
 
 if __name__ == "__main__":
