@@ -1,0 +1,114 @@
+"""The rules of the house hold: locked requirements, import contracts, the unit."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+PROJECT: Final = Path(__file__).resolve().parents[2]
+UNIT: Final = PROJECT / "systemd/imagecached.service"
+
+_MODULES: Final = (
+    "api aio cli config containers ctl daemon doctor errors events images layers mounts notify oci registry "
+    "store telemetry web"
+).split()
+
+
+@pytest.mark.parametrize("name", ["runtime", "build", "dev"])
+def test_requirements_are_locked_to_digests_and_name_no_index(name: str) -> None:
+    """Each requirement has one version and digests; nothing says where to get it."""
+    text = (PROJECT / f"requirements/{name}.txt").read_text()
+    for requirement in text.replace("\\\n", "").splitlines():
+        assert re.fullmatch(r"[a-z0-9.-]+==\S+ (; [^-]+)?( *--hash=sha256:[0-9a-f]{64})+", requirement), (
+            requirement
+        )
+
+
+def test_every_dependency_is_locked() -> None:
+    """What the project asks for is in the lock that it is installed from."""
+    project = tomllib.loads((PROJECT / "pyproject.toml").read_text())["project"]
+    asked = {re.split(r"[><=~! ]", dependency)[0] for dependency in project["dependencies"]}
+    for name in ("runtime", "dev"):
+        locked = set(
+            re.findall(r"^([a-z0-9.-]+)==", (PROJECT / f"requirements/{name}.txt").read_text(), re.M)
+        )
+        assert asked <= locked
+
+
+@pytest.mark.parametrize(
+    ("module", "statement", "contract"),
+    [
+        ("store", "import imagecached.images", "a module imports only from lower levels"),
+        ("store", "import imagecached.mounts", "a module imports only from lower levels"),
+        ("oci", "import asyncio", "oci is pure"),
+        ("oci", "import os", "oci is pure"),
+        ("ctl", "import imagecached.aio", "the client knows nothing of the daemon"),
+        ("images", "import aiohttp", "HTTP lives in registry, api and web"),
+        ("images", "import sqlite3", "SQL lives in store"),
+        ("api", "import rich", "tables and command parsing weigh on the command lines only"),
+    ],
+)
+def test_an_import_against_the_order_is_caught(
+    module: str, statement: str, contract: str, tmp_path: Path
+) -> None:
+    """Each contract holds in a house without imports and breaks with one wrong import."""
+    package = tmp_path / "imagecached"
+    package.mkdir()
+    for name in ["__init__", *_MODULES]:
+        (package / f"{name}.py").touch()
+    shutil.copy(PROJECT / "pyproject.toml", tmp_path)
+    assert _broken_contracts(tmp_path) == []
+    (package / f"{module}.py").write_text(f"{statement}\n")
+    assert any(name.startswith(contract) for name in _broken_contracts(tmp_path))
+
+
+def _broken_contracts(directory: Path) -> list[str]:
+    command = [str(Path(sys.executable).parent / "lint-imports"), "--no-cache", "--no-logo"]
+    environment = {**os.environ, "PYTHONPATH": "."}
+    done = subprocess.run(
+        command, cwd=directory, env=environment, capture_output=True, text=True, check=False
+    )
+    assert "Contracts: " in done.stdout, done.stdout + done.stderr
+    return re.findall(r"^(.+) BROKEN", done.stdout, re.M)
+
+
+def test_systemd_accepts_the_unit(tmp_path: Path) -> None:
+    """``systemd-analyze verify`` has nothing to say about any line."""
+    copy = tmp_path / UNIT.name
+    # Only the program is another: it must exist, and the service is not installed here.
+    copy.write_text(
+        UNIT.read_text().replace("ExecStart=/opt/imagecached/venv/bin/imagecached", "ExecStart=/bin/true")
+    )
+    done = subprocess.run(
+        ["systemd-analyze", "verify", "--man=no", copy], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_the_unit_keeps_the_mount_namespace_of_the_host() -> None:
+    """No setting is among those that hide our mounts from the host, all of which the unit names."""
+    lines = UNIT.read_text().splitlines()
+    listed = {word for line in lines if line.startswith("#   ") for word in line.removeprefix("#   ").split()}
+    assert {"PrivateMounts", "PrivateTmp", "ProtectSystem", "ReadWritePaths", "DynamicUser"} <= listed
+    settings = {line.partition("=")[0] for line in lines if "=" in line and not line.startswith("#")}
+    assert settings & listed == set()
+
+
+def test_the_unit_and_the_scripts_agree_on_places() -> None:
+    """The unit starts what the installer installs, with the folders that the uninstaller removes."""
+    unit, install, uninstall = (
+        path.read_text() for path in (UNIT, PROJECT / "scripts/install", PROJECT / "scripts/uninstall")
+    )
+    assert "ExecStart=/opt/imagecached/venv/bin/imagecached serve" in unit
+    assert "/opt/imagecached/venv/bin/$program" in install
+    assert "/opt/imagecached/venv/bin/$program" in uninstall
+    assert "StateDirectory=imagecached\n" in unit
+    assert "root=/var/lib/imagecached\n" in uninstall
