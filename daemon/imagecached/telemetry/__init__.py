@@ -1,0 +1,10 @@
+"""How the daemon is watched: ``logs`` (a line per event on standard error) and ``metrics`` (one object).
+
+Knows no service. Invariants: an event's text is constant and its facts are fields; labels come from closed
+sets and never hold a name that a user chose; a scrape never fails because a part of the daemon does.
+"""
+
+from imagecached.telemetry.logs import start_logging
+from imagecached.telemetry.metrics import Metrics, Readings
+
+__all__ = ["Metrics", "Readings", "start_logging"]

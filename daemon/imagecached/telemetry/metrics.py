@@ -1,0 +1,153 @@
+"""Every metric of the daemon, on a registry of its own; all names are in this file.
+
+Counters and histograms are told; gauges are read at the scrape, by what :meth:`Metrics.watch` was given.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import platform
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Final, Literal, get_args
+
+from prometheus_client import CollectorRegistry, Counter, Histogram, Info, disable_created_metrics
+from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.exposition import choose_encoder
+from prometheus_client.process_collector import ProcessCollector
+from prometheus_client.registry import Collector
+
+from imagecached import __version__
+from imagecached.errors import ERROR_CLASSES, ImagecachedError
+
+log = logging.getLogger(__name__)
+
+Phase = Literal["resolve", "fetch", "inflate", "commit"]
+Source = Literal["registry", "mirror", "reused"]
+Queue = Literal["images", "layers"]
+
+_PHASES: Final[tuple[Phase, ...]] = get_args(Phase)
+_SOURCES: Final[tuple[Source, ...]] = get_args(Source)
+_SECONDS: Final = (0.001, 0.005, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 900)
+
+
+@dataclass(frozen=True, slots=True)
+class Readings:
+    """What the gauges show; sizes in bytes.
+
+    ``logical_bytes`` sums every image's layers, shared ones as often as they are used: divided by
+    ``layer_bytes`` it is the gain of sharing.
+    ``waiting``: pulls and layers that wait for their turn.
+    """
+
+    layer_files: int
+    layer_bytes: int
+    logical_bytes: int
+    mounts: int
+    disk_used_bytes: int
+    disk_budget_bytes: int
+    waiting_images: int = 0
+    waiting_layers: int = 0
+
+
+class Metrics:
+    """What the parts of the daemon tell, and the text a scrape gets."""
+
+    def __init__(self) -> None:
+        disable_created_metrics()  # type: ignore[no-untyped-call]  # a second sample per counter that nobody asked for
+        self._registry = CollectorRegistry()
+        self._gauges = _Gauges()
+        self._registry.register(self._gauges)
+        ProcessCollector(registry=self._registry)
+        Info("imagecached_build", "Version of the daemon.", registry=self._registry).info(
+            {"version": __version__, "python": platform.python_version()}
+        )
+        self._pulls = Counter(
+            "imagecached_pulls", "Pulls ended.", ["result", "reason"], registry=self._registry
+        )
+        self._phases = Histogram(
+            "imagecached_phase_seconds",
+            "Time by phase.",
+            ["phase"],
+            buckets=_SECONDS,
+            registry=self._registry,
+        )
+        self._bytes = Counter(
+            "imagecached_blob_bytes", "Compressed bytes obtained.", ["source"], registry=self._registry
+        )
+        self._gc_runs = Counter("imagecached_gc_runs", "Runs of gc.", registry=self._registry)
+        self._gc_freed = Counter("imagecached_gc_freed_bytes", "Bytes freed by gc.", registry=self._registry)
+        self._begin_at_zero()
+
+    def _begin_at_zero(self) -> None:
+        """Every label exists from the start, so that a rate over the first event is not lost."""
+        self._pulls.labels("ready", "none")
+        self._pulls.labels("cancelled", "none")
+        for error in ERROR_CLASSES:
+            self._pulls.labels("failed", error.kind)
+        for phase in _PHASES:
+            self._phases.labels(phase)
+        for source in _SOURCES:
+            self._bytes.labels(source)
+
+    def watch(self, read: Callable[[], Readings]) -> None:
+        """Let the gauges show what ``read`` returns; called at each scrape, on the event loop."""
+        self._gauges.read = read
+
+    def pull_ended(self, error: BaseException | None) -> None:
+        """Count a pull: ready, cancelled, or failed by the kind of ``error``."""
+        if error is None:
+            self._pulls.labels("ready", "none").inc()
+        elif isinstance(error, asyncio.CancelledError):
+            self._pulls.labels("cancelled", "none").inc()
+        else:
+            kind = error.kind if isinstance(error, ImagecachedError) else ImagecachedError.kind
+            self._pulls.labels("failed", kind).inc()
+
+    def phase_ended(self, phase: Phase, seconds: float) -> None:
+        """Record how long a phase of a pull, or of one layer, took."""
+        self._phases.labels(phase).observe(seconds)
+
+    def obtained(self, source: Source, size: int) -> None:
+        """Count ``size`` bytes of blobs that came from ``source``."""
+        self._bytes.labels(source).inc(size)
+
+    def gc_ended(self, freed_bytes: int) -> None:
+        """Count a run of gc."""
+        self._gc_runs.inc()
+        self._gc_freed.inc(freed_bytes)
+
+    def exposition(self, accept: str = "") -> tuple[bytes, str]:
+        """The scrape's body and its content type, in the form that ``accept`` asks for."""
+        encode, content_type = choose_encoder(accept)
+        return encode(self._registry), content_type
+
+
+class _Gauges(Collector):
+    read: Callable[[], Readings] | None = None
+
+    def collect(self) -> Iterator[Metric]:
+        if self.read is None:
+            return
+        try:
+            now = self.read()
+        except (ImagecachedError, OSError):
+            log.warning("gauges could not be read", exc_info=True)
+            return
+        yield GaugeMetricFamily("imagecached_layer_files", "Layer files stored.", now.layer_files)
+        yield GaugeMetricFamily("imagecached_layer_bytes", "Bytes of layer files on disk.", now.layer_bytes)
+        yield GaugeMetricFamily(
+            "imagecached_layer_logical_bytes",
+            "Bytes of all images' layers, were none shared.",
+            now.logical_bytes,
+        )
+        yield GaugeMetricFamily("imagecached_mounts", "Mounts of layer files and images.", now.mounts)
+        yield GaugeMetricFamily("imagecached_disk_used_bytes", "Disk used by the store.", now.disk_used_bytes)
+        yield GaugeMetricFamily(
+            "imagecached_disk_budget_bytes", "Disk the store may use.", now.disk_budget_bytes
+        )
+        depth = GaugeMetricFamily("imagecached_queue_depth", "Waiting for their turn.", labels=["queue"])
+        depth.add_metric(["images"], now.waiting_images)
+        depth.add_metric(["layers"], now.waiting_layers)
+        yield depth
