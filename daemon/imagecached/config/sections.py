@@ -16,7 +16,7 @@ import msgspec
 from msgspec import Meta
 
 _ADDRESS: Final = re.compile(r"(\[[0-9A-Fa-f:.%\w]+\]|[^\s:/\[\]]+):([0-9]{1,5})")
-_PLATFORM: Final = re.compile(r"([a-z0-9]+/[a-z0-9]+(/[a-z0-9.]+)?)?")
+_PLATFORM: Final = re.compile(r"([A-Za-z0-9_.-]{1,64}(/[A-Za-z0-9_.-]{1,64}){1,2})?")
 _SOCKET_PATH_BYTES: Final = 107  # sun_path of sockaddr_un, without its NUL
 
 KiB: Final = 1 << 10
@@ -131,7 +131,7 @@ class StoreSection(msgspec.Struct, frozen=True, kw_only=True):
     gc_high_percent: Annotated[
         int, _says("Use of the budget at which gc starts to free unused images.", ge=1, le=100)
     ] = 85
-    gc_low_percent: Annotated[int, _says("Use of the budget at which it stops.", ge=0, le=100)] = 75
+    gc_low_percent: Annotated[int, _says("Use of the budget at which it stops.", ge=1, le=100)] = 75
     gc_interval_seconds: Annotated[
         float, _says("Time between two looks at the disk.", ge=1, le=7 * 86400)
     ] = 300.0
