@@ -1,0 +1,169 @@
+"""What the HTTP API needs of the rest: Protocols for the use cases, values as the lower levels define them.
+
+The composition root fills :class:`Ports`. Every method raises the classes of ``errors`` only. Synchronous methods
+answer within a millisecond; they are called on the event loop.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, Protocol
+
+from imagecached.events import EventLog
+from imagecached.oci.digest import Digest
+
+if TYPE_CHECKING:
+    from imagecached.store.records import FsckReport, GcReport, Image, ImageRecord, Layer, Snapshot, Usage
+
+PullState = Literal["resolving", "fetching", "preparing", "ready", "failed"]
+LayerSource = Literal["present", "fetched", "shared"]
+Verdict = Literal["ok", "warn", "fail"]
+
+
+class LayerProgress(Protocol):
+    """One layer of one pull; ``size`` and ``done`` count bytes of the blob.
+
+    ``source``: "present" before the pull began, "fetched" by this pull, "shared" with another pull that fetched
+    it; None while it is not known.
+    """
+
+    @property
+    def digest(self) -> Digest: ...
+    @property
+    def diff_id(self) -> Digest: ...
+    @property
+    def size(self) -> int: ...
+    @property
+    def source(self) -> LayerSource | None: ...
+    @property
+    def done(self) -> int: ...
+
+
+class Progress(Protocol):
+    """How far a pull is. ``image`` is the canonical name, ``seconds`` has resolve, fetch, prepare and total."""
+
+    @property
+    def image(self) -> str: ...
+    @property
+    def state(self) -> PullState: ...
+    @property
+    def layers(self) -> Sequence[LayerProgress]: ...
+    @property
+    def seconds(self) -> Mapping[str, float]: ...
+
+
+class PullResult(Protocol):
+    """What a pull made present; the rest is told by its last :class:`Progress`."""
+
+    @property
+    def manifest_digest(self) -> Digest: ...
+    @property
+    def chain_id(self) -> Digest: ...
+
+
+class Pull(Protocol):
+    """One caller's part in a pull."""
+
+    def progress(self) -> Progress:
+        """How far it is, at any time, after the end as well."""
+        ...
+
+    async def wait(self) -> PullResult:
+        """The result, or the error of the pull. Cancelling the wait alone does not leave."""
+        ...
+
+    def leave(self) -> None:
+        """This caller wants it no more; nobody else wanting it either cancels it. Harmless after the end."""
+        ...
+
+
+class Images(Protocol):
+    """``imagecached.images.Images``."""
+
+    def pull(self, reference: str, platform: str | None = None) -> Pull:
+        """Start or join a pull. InvalidInput for what is no reference or no platform."""
+        ...
+
+
+class Store(Protocol):
+    """The reads of ``imagecached.store.Store``, and the removal of a name."""
+
+    def images(self) -> Sequence[Image]: ...
+    def image(self, name: str) -> ImageRecord | None: ...
+    def layers(self) -> Sequence[Layer]: ...
+    def layer(self, diff_id: Digest) -> Layer | None: ...
+    def snapshots(self) -> Sequence[Snapshot]: ...
+    def usage(self) -> Usage: ...
+    async def remove_image(self, name: str) -> None:
+        """Forget the canonical ``name``; layers stay until gc. NotFound."""
+        ...
+
+
+class Upkeep(Protocol):
+    """gc and fsck with what they need to know from outside the store: what is mounted."""
+
+    async def gc(self, *, dry_run: bool) -> GcReport:
+        """Free what nobody refers to, whatever the watermarks say."""
+        ...
+
+    async def fsck(self, *, repair: bool, on_progress: Callable[[int, int], None]) -> FsckReport:
+        """Verify every file; ``on_progress(bytes done, bytes in all)`` may be called from any thread."""
+        ...
+
+
+class Bundle(Protocol):
+    """An OCI bundle: ``dir`` holds config.json and the mounted rootfs; ``id`` names it for the runtime too."""
+
+    @property
+    def id(self) -> str: ...
+    @property
+    def dir(self) -> Path: ...
+
+
+class Containers(Protocol):
+    """``imagecached.containers.Containers``. ``image`` is the canonical name of a prepared image, or NotFound."""
+
+    async def mount(self, image: str, target: Path, *, read_write: bool) -> None: ...
+    async def umount(self, target: Path) -> None: ...
+    async def bundle(self, image: str, command: Sequence[str], *, terminal: bool) -> Bundle:
+        """A fresh bundle; an empty ``command`` means the image's own."""
+        ...
+
+    async def release(self, container_id: str) -> None:
+        """Unmount and remove a bundle. NotFound."""
+        ...
+
+
+class Finding(Protocol):
+    """One answer of doctor; ``advice`` is empty when there is nothing to do."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def verdict(self) -> Verdict: ...
+    @property
+    def text(self) -> str: ...
+    @property
+    def advice(self) -> str: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ports:
+    """Everything the API talks to.
+
+    ``examine`` is run in a thread. ``why_not_ready``: None when ready. ``mount_method``: the rung of the mount ladder
+    in use. ``started``: seconds since the epoch.
+    """
+
+    images: Images
+    store: Store
+    upkeep: Upkeep
+    containers: Containers
+    events: EventLog
+    examine: Callable[[], Sequence[Finding]]
+    why_not_ready: Callable[[], str | None]
+    root: Path
+    mount_method: str
+    started: float
