@@ -17,7 +17,7 @@ PROJECT: Final = Path(__file__).resolve().parents[2]
 UNIT: Final = PROJECT / "systemd/imagecached.service"
 
 _MODULES: Final = (
-    "api aio cli config containers ctl daemon doctor errors events images layers mounts notify oci registry "
+    "api aio cli config containers ctl daemon doctor errors events exits images layers mounts notify oci registry "
     "store telemetry web"
 ).split()
 
