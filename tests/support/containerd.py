@@ -11,7 +11,7 @@ import shutil
 import socket
 import subprocess
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +21,8 @@ from tests.support.processes import running
 
 _DISABLED = (
     "io.containerd.grpc.v1.cri",
+    "io.containerd.cri.v1.images",
+    "io.containerd.cri.v1.runtime",
     "io.containerd.internal.v1.opt",
     "io.containerd.internal.v1.tracing",
     "io.containerd.tracing.processor.v1.otlp",
@@ -38,10 +40,11 @@ class Containerd:
     directory: Path
     socket: Path
     pid: int
+    programs: Path | None = None
 
     def ctr(self, *arguments: str | Path) -> str:
         """Run ``ctr`` against this containerd; its output, or CalledProcessError with its words as a note."""
-        command = ["ctr", "--address", str(self.socket), *map(str, arguments)]
+        command = [_program("ctr", self.programs), "--address", str(self.socket), *map(str, arguments)]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:
             error = subprocess.CalledProcessError(done.returncode, command, done.stdout, done.stderr)
@@ -78,17 +81,28 @@ class Containerd:
 
 
 @contextmanager
-def serve_containerd(*, plain_http: Sequence[str] = ()) -> Iterator[Containerd]:
-    """Run containerd for the length of the block; then unmount and delete all it made."""
+def serve_containerd(
+    *,
+    plain_http: Sequence[str] = (),
+    programs: Path | None = None,
+    environment: Mapping[str, str] | None = None,
+) -> Iterator[Containerd]:
+    """Run containerd for the length of the block; then unmount and delete all it made.
+
+    ``programs``: a folder with another ``containerd`` and ``ctr`` than those on PATH.
+    """
     # Not pytest's tmp_path: socket addresses are limited to 107 bytes.
     directory = Path(tempfile.mkdtemp(prefix="containerd-")).resolve()
     address, config = directory / "c.sock", directory / "config.toml"
     config.write_text(_config(directory, address))
     try:
         with running(
-            ["containerd", "--config", config], log=directory / "log", ready=lambda: _answers(address)
+            [_program("containerd", programs), "--config", config],
+            log=directory / "log",
+            ready=lambda: _answers(address, programs),
+            environment=environment,
         ) as pid:
-            containerd = Containerd(directory, address, pid)
+            containerd = Containerd(directory, address, pid, programs)
             for registry in plain_http:
                 containerd.trust_plain_http(registry)
             yield containerd
@@ -114,7 +128,11 @@ def _config(directory: Path, address: Path) -> str:
     )
 
 
-def _answers(address: Path) -> bool:
+def _program(name: str, programs: Path | None) -> str:
+    return str(programs / name) if programs else name
+
+
+def _answers(address: Path, programs: Path | None) -> bool:
     with socket.socket(socket.AF_UNIX) as connection:
         try:
             connection.connect(str(address))

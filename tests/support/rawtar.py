@@ -1,8 +1,8 @@
 """Tar archives byte by byte: what no well-behaved writer would produce.
 
-`tarfile` refuses or tidies most of what a hostile or merely odd layer holds, so this module writes headers itself.
-Everything is explicit: a PAX header is written only for the records given, a checksum is always right unless the
-caller overrides the bytes, and an archive ends the way the caller says.
+`tarfile` refuses or tidies most of what a hostile or merely odd layer holds, so this module writes headers
+itself. Everything is explicit: a PAX header is written only for the records given, a checksum is right unless
+the caller overrides the bytes, and an archive ends the way the caller says.
 """
 
 from __future__ import annotations

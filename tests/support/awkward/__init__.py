@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tests.support.awkward import archives, attributes, compressed, links, names, whiteouts
-from tests.support.awkward.case import Case
+from tests.support.awkward.case import Case, case
 
 __all__ = ["Case", "catalogue"]
 
@@ -12,8 +12,8 @@ _PARTS = (whiteouts, names, links, attributes, archives, compressed)
 
 def catalogue() -> dict[str, Case]:
     """All awkward images by name."""
-    everything = [one for part in _PARTS for one in part.cases()]
-    found = {one.name: one for one in everything}
-    if len(found) != len(everything):
+    named = [pair for part in _PARTS for pair in part.cases().items()]
+    found = {name: case(name, layers) for name, layers in named}
+    if len(found) != len(named):
         raise ValueError("two awkward images have one name")
     return found

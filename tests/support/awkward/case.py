@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from tests.support.rawtar import archive
+
 TAR = "application/vnd.oci.image.layer.v1.tar"
 
 
 @dataclass(frozen=True, slots=True)
 class Blob:
-    """A layer on the wire: the bytes, the media type that the manifest claims, and the tar that is meant by it."""
+    """A layer on the wire: the bytes, the media type that the manifest claims, and the tar that is meant."""
 
     data: bytes
     media_type: str
@@ -25,9 +27,24 @@ class Case:
 
     @property
     def tars(self) -> tuple[bytes, ...]:
+        """The uncompressed layers, whose digests are the diffIDs."""
         return tuple(layer.tar for layer in self.layers)
 
 
-def case(name: str, *layers: bytes | Blob) -> Case:
-    """A case of plain tars, or of blobs where the compression matters."""
-    return Case(name, tuple(one if isinstance(one, Blob) else Blob(one, TAR, one) for one in layers))
+Layer = list[bytes] | bytes | Blob
+"""Members of an archive that ends well; or the whole archive; or a blob, where the compression matters."""
+
+Layers = dict[str, list[Layer]]
+"""The layers of each case, bottom first, by the name of the case."""
+
+
+def case(name: str, layers: list[Layer]) -> Case:
+    """The case of this name and these layers."""
+    return Case(name, tuple(map(_blob, layers)))
+
+
+def _blob(layer: Layer) -> Blob:
+    if isinstance(layer, Blob):
+        return layer
+    tar = layer if isinstance(layer, bytes) else archive(*layer)
+    return Blob(tar, TAR, tar)

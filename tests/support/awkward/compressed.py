@@ -9,21 +9,21 @@ from collections.abc import Callable
 
 import zstandard
 
-from tests.support.awkward.case import TAR, Blob, Case, case
+from tests.support.awkward.case import TAR, Blob, Layers
 from tests.support.rawtar import archive, directory, entry
 
 GZIP, ZSTD = TAR + "+gzip", TAR + "+zstd"
 _DOCKER = "application/vnd.docker.image.rootfs.diff.tar"
 
 
-def cases() -> list[Case]:
-    return [
-        *(case(f"gzip-{name}", Blob(data, GZIP, tar)) for name, (data, tar) in _each(_gzip).items()),
-        *(case(f"zstd-{name}", Blob(data, ZSTD, tar)) for name, (data, tar) in _each(_zstd).items()),
-        *(case(f"label-{name}", blob) for name, blob in _labels().items()),
-        *_empty(),
-        *_repeated(),
-    ]
+def cases() -> Layers:
+    return {
+        **{f"gzip-{name}": [Blob(data, GZIP, tar)] for name, (data, tar) in _each(_gzip).items()},
+        **{f"zstd-{name}": [Blob(data, ZSTD, tar)] for name, (data, tar) in _each(_zstd).items()},
+        **{f"label-{name}": [blob] for name, blob in _labels().items()},
+        **_empty(),
+        **_repeated(),
+    }
 
 
 def _tar(name: str) -> bytes:
@@ -123,18 +123,18 @@ def _labels() -> dict[str, Blob]:
     return {name: Blob(pack(tars[name]), kind, tars[name]) for name, (pack, kind) in wanted.items()}
 
 
-def _empty() -> list[Case]:
+def _empty() -> Layers:
     # The tars differ from each other in length only, so that each is a chain of its own.
-    return [
-        case("empty-gzip-layer", Blob(_gz(bytes(1024)), GZIP, bytes(1024))),
-        case("empty-gzip-of-nothing", Blob(_gz(b""), GZIP, b"")),
-        case("empty-gzip-label-no-bytes-above", _tar("below"), Blob(b"", GZIP, b"")),
-    ]
+    return {
+        "empty-gzip-layer": [Blob(_gz(bytes(1024)), GZIP, bytes(1024))],
+        "empty-gzip-of-nothing": [Blob(_gz(b""), GZIP, b"")],
+        "empty-gzip-label-no-bytes-above": [_tar("below"), Blob(b"", GZIP, b"")],
+    }
 
 
-def _repeated() -> list[Case]:
+def _repeated() -> Layers:
     twice, both = _tar("twice"), _tar("both")
-    return [
-        case("repeated-gzip-layer", Blob(_gz(twice), GZIP, twice), Blob(_gz(twice), GZIP, twice)),
-        case("repeated-gzip-and-plain", Blob(_gz(both), GZIP, both), Blob(both, TAR, both)),
-    ]
+    return {
+        "repeated-gzip-layer": [Blob(_gz(twice), GZIP, twice)] * 2,
+        "repeated-gzip-and-plain": [Blob(_gz(both), GZIP, both), Blob(both, TAR, both)],
+    }
