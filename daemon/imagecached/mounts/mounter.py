@@ -1,0 +1,129 @@
+"""The door: layer files and overlays, mounted.
+
+Invariants: what was mounted stays so until somebody asks otherwise or :meth:`Mounter.sweep` finds that
+nothing uses it; nothing is unmounted lazily, and nothing at exit, so running containers outlive the daemon.
+Calls are synchronous and may come from any thread.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import threading
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+
+from imagecached.errors import InvalidInput
+from imagecached.mounts import ladder, mountinfo, syscalls
+from imagecached.mounts.failures import translated
+from imagecached.mounts.kernel import LADDER, Kernel, Method
+from imagecached.mounts.overlay import check_path, make_writable, mount_overlay
+from imagecached.mounts.points import Points, backing_file, used
+
+log = logging.getLogger(__name__)
+
+
+class Mounter:
+    """The mounts of one root.
+
+    ``method``: the rung of the ladder in use; ``refused``: why not a better one.
+    """
+
+    def __init__(self, root: Path, method: Method, refused: Mapping[Method, str] | None = None) -> None:
+        self.root = _prepared(root)
+        self.method = method
+        self.refused = dict(refused or {})
+        self._points = Points(self.root / "m")
+        self._lock = threading.Lock()
+
+    @classmethod
+    def probe(cls, root: Path, allowed: Sequence[Method] = LADDER) -> Mounter:
+        """A mounter that uses the best way this kernel and this disk have.
+
+        Unsupported with the reason of every method; AccessDenied: not root; OutOfSpace.
+        """
+        found = ladder.probe(_prepared(root), Kernel.running(), allowed)
+        return cls(root, found.method, found.refused)
+
+    def layer(self, file: Path) -> Path:
+        """The directory that shows the layer file or seam ``file``, mounted now if it is not yet.
+
+        NotFound; Corrupt: it does not mount. The caller names ``file`` to :meth:`sweep` until it is in use.
+        """
+        with self._lock:
+            return self._points.mount(file, self.method)
+
+    def overlay(
+        self,
+        layers: Sequence[Path],
+        target: str | Path,
+        *,
+        source: str,
+        writable: Path | None = None,
+        flags: int = 0,
+    ) -> None:
+        """Mount an overlay of layer files, top first, on ``target``, in one step that no sweep comes between.
+
+        ``source``: its name in the table of mounts. ``writable``: an empty directory that gets ``upper`` and
+        ``work``; without it the overlay is read-only. ``flags``: MS_… of :mod:`imagecached.mounts.syscalls`.
+        FailedPrecondition: more layers than the kernel takes; Unsupported: ``writable`` cannot lie where it
+        does.
+        """
+        if not layers:
+            raise InvalidInput("an overlay needs a layer")
+        with self._lock:
+            lowers = [self._points.mount(file, self.method) for file in layers]
+            try:
+                if writable is not None:
+                    make_writable(writable, lowers[0])
+                elif len(lowers) == 1:
+                    # A bind mount would do, but show whiteouts that an overlay hides, and not bear
+                    # ``source``.
+                    lowers.append(self._points.empty)
+                flags |= 0 if writable else syscalls.MS_RDONLY
+                base = self._points.directory
+                mount_overlay(lowers, target, source=source, writable=writable, flags=flags, base=base)
+            except OSError as error:
+                raise translated(error, f"mount {len(layers)} layers") from error
+
+    def umount(self, target: str | Path) -> None:
+        """Unmount what is on top at ``target``.
+
+        FailedPrecondition: in use; InvalidInput: nothing is mounted.
+        """
+        try:
+            syscalls.umount(target)
+        except OSError as error:
+            if error.errno == errno.EINVAL:
+                raise InvalidInput(f"nothing is mounted on {target}") from error
+            raise translated(error, f"unmount {target}") from error
+
+    def mounted(self) -> frozenset[Path]:
+        """The layer files and seams that are mounted: deleting one takes its name but frees no disk."""
+        return frozenset(map(backing_file, self._points.mounts(mountinfo.read())))
+
+    def sweep(self, keep: Collection[Path] = ()) -> frozenset[Path]:
+        """Unmount the layer files that no overlay or bind mount uses; returns them.
+
+        ``keep``: files whose directories were handed out to somebody who has not mounted them yet.
+        """
+        with self._lock:
+            table = mountinfo.read()
+            points = self._points.mounts(table)
+            busy = used(table, points)
+            idle = [mount for mount in points if mount.point not in busy and backing_file(mount) not in keep]
+            swept = frozenset(backing_file(mount) for mount in idle if self._points.unmount(mount))
+            self._points.remove_leftovers()
+        if swept:
+            log.info("idle layers unmounted", extra={"layers": len(swept)})
+        return swept
+
+
+def _prepared(root: Path) -> Path:
+    """The true path of ``root``, with the folders that mounting needs."""
+    check_path(root)
+    root = root.resolve()
+    check_path(root)
+    for name in ("ingest", "m"):
+        (root / name).mkdir(mode=0o700, parents=True, exist_ok=True)
+    return root
