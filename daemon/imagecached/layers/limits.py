@@ -7,18 +7,36 @@ layers need and low enough that memory and disk stay bounded.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
+
+from imagecached.errors import Corrupt
+
+_SHOWN: Final = 120
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
     """Bounds for one layer; every field is a count or a number of bytes."""
 
-    entries: int = 4_000_000  # members of the archive
+    entries: int = 4_000_000  # members of the archive; parent directories it does not mention count again
     tar_bytes: int = 1 << 40  # the uncompressed stream
-    metadata_bytes: int = 2 << 30  # what is written after the stream: inodes, directories, realigned data, notes
+    metadata_bytes: int = 2 << 30  # what is written after the stream: realigned data, inodes, directories, notes
     path_bytes: int = 4096  # a member's path, as PATH_MAX of the kernel
     depth: int = 1024  # components of a member's path
     xattr_bytes: int = 1 << 20  # names and values of one member's extended attributes
     sparse_extents: int = 1_000_000  # pieces of one sparse member
     file_bytes: int = 1 << 43  # logical size of one file
-    pax_bytes: int = 1 << 20  # one PAX header, GNU long name or sparse map
+    pax_bytes: int = 1 << 20  # one PAX header or GNU long name
+
+
+def shown(name: bytes) -> str:
+    """A member's name for a message: printable, one line, shortened in the middle."""
+    text = ascii(name)[1:]
+    if len(text) <= _SHOWN:
+        return text
+    return f"{text[: _SHOWN // 2]}…{text[-_SHOWN // 2 :]}"
+
+
+def exceeded(limit: str, bound: int, name: bytes) -> Corrupt:
+    """The error for a member that needs more than ``bound`` of ``limit`` (a field of :class:`Limits`)."""
+    return Corrupt(f"tar member {shown(name)}: more than {bound} {limit.replace('_', ' ')}")
