@@ -19,6 +19,12 @@ from tests.support.mounts import unmount_below
 from tests.support.registry import Registry, serve_registry
 
 _IN_CI: Final = os.environ.get("CI") == "true"
+_TOOLS: Final = Path(__file__).resolve().parents[1] / ".cache/tools/usr"
+
+
+def pytest_configure() -> None:
+    """Find the servers that ``scripts/setup`` unpacked, behind installed ones."""
+    os.environ["PATH"] += f":/usr/sbin:/sbin:{_TOOLS}/bin:{_TOOLS}/sbin"
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
