@@ -1,0 +1,297 @@
+"""The use case "make an image present": resolve, plan, fetch what is missing, record.
+
+Owns the flights: one per image and one per layer, whoever asks. Knows neither HTTP nor SQL. Invariants: a layer is published
+only after its bytes were verified; an image is recorded only when every layer is there; what a pull needs is held against gc
+until it is recorded.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Final, Literal
+
+from imagecached.aio import Flights
+from imagecached.events import EventLog
+from imagecached.layers.limits import Limits
+from imagecached.layers.pipeline import write_layer
+from imagecached.oci.chain import chain_ids
+from imagecached.oci.digest import Digest
+from imagecached.oci.documents import Descriptor
+from imagecached.oci.platform import Platform
+from imagecached.oci.reference import Reference
+from imagecached.registry import Registry, Resolved
+from imagecached.store import Hold, ImageRecord, Layer, Store
+from imagecached.telemetry import Metrics
+
+log = logging.getLogger(__name__)
+
+PullState = Literal["resolving", "fetching", "preparing", "ready", "failed"]
+LayerSource = Literal["present", "fetched", "shared"]
+PHASES: Final = ("resolve", "fetch", "prepare", "total")
+
+
+@dataclass(slots=True)
+class LayerTransfer:
+    """One layer of one pull. ``size`` and ``done`` count bytes of the blob.
+
+    ``source``: here before the pull, fetched by it, or by another pull that it shared a flight with; None while not known.
+    """
+
+    blob: Descriptor
+    diff_id: Digest
+    source: LayerSource | None = None
+    done: int = 0
+
+    @property
+    def digest(self) -> Digest:
+        return self.blob.digest
+
+    @property
+    def size(self) -> int:
+        return self.blob.size
+
+
+@dataclass(slots=True)
+class Transfer:
+    """How far a pull is; read at any time, written by the pull alone. ``seconds``: by phase."""
+
+    image: str
+    state: PullState = "resolving"
+    layers: list[LayerTransfer] = field(default_factory=list)
+    seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(PHASES, 0.0))
+
+    def begin(self) -> None:
+        """Forget an earlier try that was cancelled."""
+        self.state, self.layers, self.seconds = "resolving", [], dict.fromkeys(PHASES, 0.0)
+
+    @contextmanager
+    def phase(self, name: str) -> Iterator[None]:
+        """Add the time of the body to ``seconds[name]``."""
+        began = time.monotonic()
+        try:
+            yield
+        finally:
+            self.seconds[name] += time.monotonic() - began
+
+    def bytes_from(self, *sources: LayerSource) -> int:
+        """Bytes of the blobs that came from ``sources``."""
+        return sum(layer.size for layer in self.layers if layer.source in sources)
+
+
+@dataclass(frozen=True, slots=True)
+class PullResult:
+    """The image that is now present."""
+
+    manifest_digest: Digest
+    chain_id: Digest
+
+
+class Pull:
+    """One caller's part in a pull."""
+
+    def __init__(self, transfer: Transfer, task: asyncio.Task[PullResult | Exception]) -> None:
+        self._transfer = transfer
+        self._task = task
+
+    def progress(self) -> Transfer:
+        """How far it is, at any time, after the end as well."""
+        return self._transfer
+
+    async def wait(self) -> PullResult:
+        """The result, or the error of the pull. Cancelling the wait alone does not leave."""
+        await asyncio.wait([self._task])
+        outcome = self._task.result()
+        if isinstance(outcome, Exception):
+            raise outcome
+        return outcome
+
+    def leave(self) -> None:
+        """This caller wants it no more; nobody else wanting it either cancels it. Harmless after the end."""
+        self._task.cancel()
+
+
+@dataclass(frozen=True, slots=True)
+class PullSettings:
+    """How much at once, and what a layer may cost. ``platform``: chosen where a caller names none."""
+
+    images_at_once: int
+    layers_at_once: int
+    platform: Platform
+    limits: Limits
+
+
+def plan(blobs: Sequence[Descriptor], diff_ids: Sequence[Digest]) -> list[LayerTransfer]:
+    """One transfer per distinct diffID, lowest first."""
+    transfers: dict[Digest, LayerTransfer] = {}
+    for blob, diff_id in zip(blobs, diff_ids, strict=True):
+        transfers.setdefault(diff_id, LayerTransfer(blob, diff_id))
+    return list(transfers.values())
+
+
+class Images:
+    """Pulls images into the store. Its tasks belong to the ``group`` given."""
+
+    def __init__(
+        self,
+        registry: Registry,
+        store: Store,
+        settings: PullSettings,
+        group: asyncio.TaskGroup,
+        *,
+        metrics: Metrics,
+        events: EventLog,
+    ) -> None:
+        self._registry = registry
+        self._store = store
+        self._settings = settings
+        self._group = group
+        self._metrics = metrics
+        self._events = events
+        self._image_slots = asyncio.Semaphore(settings.images_at_once)
+        self._layer_slots = asyncio.Semaphore(settings.layers_at_once)
+        self._image_flights: Flights[tuple[str, Platform], PullResult] = Flights(group, "image")
+        self._layer_flights: Flights[Digest, Layer] = Flights(group, "layer")
+        self._transfers: dict[tuple[str, Platform], Transfer] = {}
+
+    def waiting(self) -> tuple[int, int]:
+        """Pulls and layers that are under way or wait for their turn."""
+        return len(self._image_flights), len(self._layer_flights)
+
+    def pull(self, reference: str, platform: str | None = None) -> Pull:
+        """Start or join a pull. InvalidInput for what is no reference or no platform."""
+        name = Reference.parse(reference)
+        wanted = Platform.parse(platform) if platform else self._settings.platform
+        key = (str(name), wanted)
+        transfer = self._transfers.setdefault(key, Transfer(str(name)))
+        passenger = self._ride(key, name, transfer)
+        return Pull(transfer, self._group.create_task(passenger, name=f"pull {name}"))
+
+    async def _ride(self, key: tuple[str, Platform], name: Reference, transfer: Transfer) -> PullResult | Exception:
+        """The flight's result or error as a value: a failed pull must not fail the task group."""
+        try:
+            return await self._image_flights.join(key, lambda: self._pull(key, name, transfer))
+        except Exception as error:  # noqa: BLE001  raised again to whoever waits
+            return error
+
+    async def _pull(self, key: tuple[str, Platform], name: Reference, transfer: Transfer) -> PullResult:
+        error: BaseException | None = None
+        self._transfers[key] = transfer
+        transfer.begin()
+        try:
+            with transfer.phase("total"):
+                async with self._image_slots:
+                    result = await self._make_present(name, key[1], transfer)
+            transfer.state = "ready"
+            return result
+        except BaseException as caught:
+            error = caught
+            transfer.state = "failed"
+            raise
+        finally:
+            self._transfers.pop(key, None)
+            self._report(transfer, error)
+
+    async def _make_present(self, name: Reference, platform: Platform, transfer: Transfer) -> PullResult:
+        with transfer.phase("resolve"):
+            resolved = await self._registry.resolve(name, platform)
+        manifest, config = resolved.manifest, resolved.config
+        transfer.layers = plan(manifest.layers, config.diff_ids)
+        transfer.state = "fetching"
+        chain = chain_ids(config.diff_ids)
+        async with self._store.hold(f"pull {name}", *config.diff_ids, *chain[-1:]) as hold:
+            with transfer.phase("fetch"):
+                await self._fetch_missing(name, transfer, hold)
+            transfer.state = "preparing"
+            with transfer.phase("prepare"):
+                record = await self._record(name, resolved)
+        return PullResult(record.manifest_digest, record.chain_id)
+
+    async def _fetch_missing(self, name: Reference, transfer: Transfer, hold: Hold) -> None:
+        """Every layer here, or the first error; the biggest are begun first, so that none of them comes last alone."""
+        missing = []
+        for layer in transfer.layers:
+            if self._store.layer(layer.diff_id) is not None:
+                layer.source, layer.done = "present", layer.size
+            else:
+                missing.append(layer)
+        await self._store.make_room(sum(layer.size for layer in missing))
+        missing.sort(key=lambda layer: layer.size, reverse=True)
+        try:
+            async with asyncio.TaskGroup() as group:
+                for layer in missing:
+                    group.create_task(self._obtain(name, layer), name=f"layer {layer.diff_id}")
+        except* Exception as errors:
+            raise _first(errors) from None
+
+    async def _obtain(self, name: Reference, layer: LayerTransfer) -> None:
+        """Fetch a layer, or share the flight of another pull that is fetching it already."""
+        await self._layer_flights.join(layer.diff_id, lambda: self._fetch(name, layer))
+        layer.source = layer.source or "shared"
+        layer.done = layer.size
+
+    async def _fetch(self, name: Reference, layer: LayerTransfer) -> Layer:
+        def advance(count: int) -> None:
+            layer.done += count
+
+        layer.source = "fetched"
+        async with self._layer_slots, self._store.ingest(layer.diff_id) as ingest:
+            info = await write_layer(
+                self._registry.fetch(name, layer.blob),
+                ingest.fd,
+                blob=layer.blob,
+                diff_id=layer.diff_id,
+                limits=self._settings.limits,
+                check_space=ingest.check_space,
+                on_bytes=advance,
+            )
+            return await self._store.publish_layer(ingest, info)
+
+    async def _record(self, name: Reference, resolved: Resolved) -> ImageRecord:
+        config = resolved.config
+        record = ImageRecord(
+            name=str(name),
+            target=resolved.target,
+            manifest_digest=resolved.manifest_digest,
+            platform=config.platform,
+            diff_ids=config.diff_ids,
+            chain_id=chain_ids(config.diff_ids)[-1],
+            manifest=resolved.manifest.raw,
+            config=config.raw,
+            index=resolved.index.raw if resolved.index else None,
+        )
+        await self._store.put_image(record)
+        return record
+
+    def _report(self, transfer: Transfer, error: BaseException | None) -> None:
+        """One log line, one event and the metrics of a pull that has ended."""
+        facts = {
+            "bytes_downloaded": transfer.bytes_from("fetched"),
+            "bytes_reused": transfer.bytes_from("present", "shared"),
+            "seconds": {name: round(seconds, 4) for name, seconds in transfer.seconds.items()},
+        }
+        self._metrics.pull_ended(error)
+        if error is None:
+            for phase in ("resolve", "fetch"):
+                self._metrics.phase_ended(phase, transfer.seconds[phase])
+            self._metrics.phase_ended("commit", transfer.seconds["prepare"])
+            self._metrics.obtained("reused", transfer.bytes_from("present", "shared"))
+            sources = {layer.diff_id: layer.source for layer in transfer.layers}
+            self._events.emit("pulled", transfer.image, **facts, sources=sources)
+            log.info("pulled", extra={"image": transfer.image, **facts})
+        elif isinstance(error, asyncio.CancelledError):
+            self._events.emit("pull_cancelled", transfer.image, **facts)
+            log.info("pull cancelled", extra={"image": transfer.image, **facts})
+        else:
+            self._events.emit("pull_failed", transfer.image, error=str(error), **facts)
+            log.warning("pull failed", extra={"image": transfer.image, "error": str(error), **facts})
+
+
+def _first(errors: ExceptionGroup[Exception]) -> Exception:
+    """The first error of a group, however nested."""
+    error = errors.exceptions[0]
+    return _first(error) if isinstance(error, ExceptionGroup) else error
