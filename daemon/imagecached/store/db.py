@@ -1,0 +1,139 @@
+"""The metadata database: SQLite in WAL mode, one writing connection behind a lock, one for reads.
+
+Owns connections, transactions and the translation of SQLite's errors; knows no table. A transaction is a
+function that may run twice, so it must do nothing but SQL. ``lock`` is the store's one lock: whoever decides
+on rows and then acts on files holds it.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext, suppress
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+from imagecached.errors import Corrupt, FailedPrecondition, ImagecachedError, OutOfSpace
+from imagecached.store import schema
+
+T = TypeVar("T")
+Row = tuple[Any, ...]
+Gate = Callable[[], AbstractContextManager[None]]
+
+_FULL: Final = frozenset({sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_SHMSIZE})
+_CORRUPT: Final = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR})
+_PRIMARY: Final = 0xFF  # extended result codes keep the class in the low byte
+
+
+class Database:
+    """An open database. ``give_back`` is asked for room when the disk is full; True if it gave any."""
+
+    def __init__(self, path: Path, give_back: Callable[[], bool]) -> None:
+        self.path = path
+        self.lock = threading.RLock()
+        self._give_back = give_back
+        self._read_lock = threading.Lock()
+        self._writer = self._at_any_price(self._connect)
+        try:
+            self._reader = self._at_any_price(self._connect)
+        except BaseException:
+            self._writer.close()
+            raise
+
+    def prepare(self) -> None:
+        """Make the tables of an empty database; check those of any other: Corrupt, FailedPrecondition."""
+        with self.lock:
+            self._at_any_price(self._prepare)
+
+    def close(self) -> None:
+        """Close both connections; the last one writes the WAL back."""
+        self._reader.close()
+        self._writer.close()
+
+    def read(self, sql: str, *values: object) -> list[Row]:
+        """All rows of one SELECT, as of the last commit; from any thread."""
+        with self._read_lock:
+            try:
+                return self._reader.execute(sql, values).fetchall()
+            except sqlite3.Error as error:
+                raise translated(error, self.path) from error
+
+    def transact(self, body: Callable[[sqlite3.Connection], T], *, durable: bool = True) -> T:
+        """Run ``body`` in one transaction: all of it or nothing.
+
+        ``durable``: it survives a power loss once this returns; otherwise it may be undone by one, never
+        torn.
+        """
+        with self.lock:
+            try:
+                return self._once(body, durable=durable)
+            except sqlite3.Error as error:
+                raise translated(error, self.path) from error
+
+    def shrink(self, body: Callable[[sqlite3.Connection], T], gate: Gate = nullcontext) -> T:
+        """A durable transaction that leads to freeing space, so it must succeed on a full disk: it may use
+        the ballast. The commit happens inside ``gate()``; if that raises on entering, nothing is changed.
+        """
+        with self.lock:
+            return self._at_any_price(lambda: self._once(body, gate, durable=True))
+
+    def _prepare(self) -> None:
+        empty = self._writer.execute("SELECT count(*) FROM sqlite_schema").fetchone() == (0,)
+        if empty:
+            schema.create(self._writer)
+        else:
+            schema.check(self._writer)
+
+    def _once(self, body: Callable[[sqlite3.Connection], T], gate: Gate = nullcontext, *, durable: bool) -> T:
+        writer = self._writer
+        writer.execute("PRAGMA synchronous = " + ("FULL" if durable else "NORMAL"))
+        writer.execute("BEGIN IMMEDIATE")
+        try:
+            result = body(writer)
+            with gate():
+                writer.execute("COMMIT")
+        except BaseException:
+            with suppress(sqlite3.Error):
+                writer.rollback()
+            raise
+        return result
+
+    def _at_any_price(self, action: Callable[[], T]) -> T:
+        try:
+            return action()
+        except sqlite3.Error as error:
+            failure = translated(error, self.path)
+            if not isinstance(failure, OutOfSpace) or not self._give_back():
+                raise failure from error
+        try:
+            return action()
+        except sqlite3.Error as error:
+            raise translated(error, self.path) from error
+
+    def _connect(self) -> sqlite3.Connection:
+        connection = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False)
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+            connection.execute("PRAGMA foreign_keys = ON")
+            connection.execute("PRAGMA trusted_schema = OFF")
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+
+def translated(error: sqlite3.Error, path: Path) -> Exception:
+    """The error of ours that says what to do about one of SQLite's; a mistake of this program stays what it
+    is.
+    """
+    if isinstance(error, sqlite3.ProgrammingError | sqlite3.InterfaceError):
+        return error
+    code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR)  # none: text that is not UTF-8
+    if code in _FULL:
+        return OutOfSpace(f"no room for the database {path}: {error}")
+    if code & _PRIMARY in _CORRUPT:
+        return Corrupt(f"database {path}: {error}")
+    if code & _PRIMARY == sqlite3.SQLITE_CONSTRAINT:
+        return FailedPrecondition(f"a row this needs is gone: {error}")
+    return ImagecachedError(f"database {path}: {error}")
