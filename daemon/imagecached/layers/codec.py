@@ -154,12 +154,24 @@ class _Zstd:
     """RFC 8878, any number of frames. libzstd decodes, :class:`_Frames` sees what its reader keeps quiet."""
 
     def __init__(self, source: Source) -> None:
-        self._source = source
-        self._frames = _Frames()
         decompressor = zstandard.ZstdDecompressor(max_window_size=ZSTD_WINDOW_BYTES)
         self._read: Callable[[memoryview], int] = decompressor.stream_reader(
-            cast(BinaryIO, self), read_size=INPUT_BYTES, read_across_frames=True
+            cast(BinaryIO, _Followed(source)), read_size=INPUT_BYTES, read_across_frames=True
         ).readinto
+
+    def readinto(self, buffer: memoryview, /) -> int:
+        try:
+            return _fill(self._read, buffer)
+        except zstandard.ZstdError as error:
+            raise Corrupt(f"zstd: {error}") from None
+
+
+class _Followed:
+    """The source as libzstd reads it: its end must be the end of a frame."""
+
+    def __init__(self, source: Source) -> None:
+        self._source = source
+        self._frames = _Frames()
 
     def read(self, size: int = -1, /) -> bytes | memoryview:
         data = self._source.read(size)
@@ -167,12 +179,6 @@ class _Zstd:
         if not data and not self._frames.complete:
             raise Corrupt("zstd: the stream stops early")
         return data
-
-    def readinto(self, buffer: memoryview, /) -> int:
-        try:
-            return _fill(self._read, buffer)
-        except zstandard.ZstdError as error:
-            raise Corrupt(f"zstd: {error}") from None
 
 
 class _Frames:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import io
 import tracemalloc
+import weakref
 import zlib
 from collections.abc import Callable
 from contextlib import suppress
@@ -218,6 +219,17 @@ def test_a_bomb_costs_no_memory(form: str) -> None:
     finally:
         tracemalloc.stop()
     assert total == 512 << 20
+
+
+@pytest.mark.parametrize("compress", [gzip.compress, zstd, bytes], ids=["gzip", "zstd", "plain"])
+def test_a_codec_ends_with_its_last_reference(compress: Callable[[bytes], bytes]) -> None:
+    """No cycle through the C readers, which the garbage collector cannot see into, keeps buffers alive."""
+    source = Pieces(compress(b"tar" * 500))
+    codec = inflater(DOCKER, source)
+    codec.readinto(memoryview(bytearray(64)))
+    watch = weakref.ref(source)
+    del source, codec
+    assert watch() is None
 
 
 @pytest.mark.parametrize(
