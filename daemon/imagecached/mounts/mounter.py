@@ -64,6 +64,9 @@ class Mounter:
     ) -> None:
         """Mount an overlay of layer files, top first, on ``target``, in one step that no sweep comes between.
 
+        A layer given more than once counts once, where it is highest: there it covers all that it has further
+        down, and the kernel refuses a directory that is twice in one overlay.
+
         ``source``: its name in the table of mounts. ``writable``: an empty directory that gets ``upper`` and
         ``work``; without it the overlay is read-only. ``flags``: MS_… of :mod:`imagecached.mounts.syscalls`.
         FailedPrecondition: more layers than the kernel takes; Unsupported: ``writable`` cannot lie where it
@@ -72,7 +75,7 @@ class Mounter:
         if not layers:
             raise InvalidInput("an overlay needs a layer")
         with self._lock:
-            lowers = [self._points.mount(file, self.method) for file in layers]
+            lowers = [self._points.mount(file, self.method) for file in dict.fromkeys(layers)]
             try:
                 if writable is not None:
                     make_writable(writable, lowers[0])
