@@ -1,0 +1,104 @@
+"""The door of this package: :class:`Registry`."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import AsyncExitStack, aclosing
+from typing import Self
+
+from aiohttp.abc import AbstractResolver
+
+from imagecached.oci.digest import Digest
+from imagecached.oci.documents import Descriptor
+from imagecached.oci.platform import Platform
+from imagecached.oci.reference import Reference
+from imagecached.registry.auth import Authorizer
+from imagecached.registry.clock import Clock
+from imagecached.registry.config import RegistryConfig
+from imagecached.registry.credentials import Credentials
+from imagecached.registry.exchange import Exchange
+from imagecached.registry.fetch import BlobReader, WholeOnly
+from imagecached.registry.proxies import Proxies
+from imagecached.registry.ranged import Workers, read_ranged
+from imagecached.registry.resolve import OnSource, Resolved, Resolver
+from imagecached.registry.transport import Transport
+
+
+class Registry:
+    """Every registry there is, behind one HTTP session; an async context manager.
+
+    ``on_source(source, bytes)`` is called for bytes of bodies that were read, source ``registry`` or
+    ``mirror``. ``clock``, ``environment`` (proxies) and ``resolver`` (names to addresses) are for tests.
+    """
+
+    def __init__(
+        self,
+        config: RegistryConfig,
+        *,
+        on_source: OnSource | None = None,
+        clock: Clock | None = None,
+        environment: Mapping[str, str] | None = None,
+        resolver: AbstractResolver | None = None,
+    ) -> None:
+        self._config = config
+        self._on_source: OnSource = on_source or _nobody
+        clock = clock or Clock()
+        proxies = Proxies.from_environment(os.environ if environment is None else environment)
+        self._transport = Transport(config, proxies, resolver)
+        credentials = Credentials(config.auth_files, config.helper_seconds)
+        self._exchange = Exchange(
+            self._transport, Authorizer(self._transport, credentials, clock), config, clock
+        )
+        self._resolver = Resolver(self._exchange, self._on_source)
+        self._stack = AsyncExitStack()
+
+    async def __aenter__(self) -> Self:
+        async with AsyncExitStack() as stack:
+            await stack.enter_async_context(self._transport)
+            self._workers = await stack.enter_async_context(Workers())
+            self._stack = stack.pop_all()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._stack.aclose()
+
+    async def resolve(self, ref: Reference, platform: Platform) -> Resolved:
+        """The documents of the image that ``ref`` names for ``platform``, all checked by digest.
+
+        NotFound, AccessDenied, Unavailable, Corrupt, Unsupported; InvalidInput for broken configuration
+        files.
+        """
+        return await self._resolver.resolve(ref, platform)
+
+    async def digest(self, ref: Reference) -> Digest:
+        """What ``ref`` names now, for one cheap request; errors as for :meth:`resolve`."""
+        return await self._resolver.digest(ref)
+
+    async def fetch(
+        self, ref: Reference, blob: Descriptor, *, mirrors: bool = True
+    ) -> AsyncGenerator[bytes, None]:
+        """The whole blob in order, not checked by digest but never more than ``blob.size`` bytes.
+
+        Use it inside ``contextlib.aclosing``: closing ends every request under way. Without ``mirrors`` only
+        the last server is asked, for when a mirror's bytes were wrong. Errors as for :meth:`resolve`.
+        """
+        endpoints = await self._exchange.endpoints(ref.registry, "pull")
+        servers = endpoints if mirrors else endpoints[-1:]
+        reader = BlobReader(self._exchange, servers, ref.repository, blob, self._on_source)
+        given = 0
+        if self._config.ranged.connections > 1 and blob.size >= self._config.ranged.threshold_bytes:
+            try:
+                async with aclosing(read_ranged(reader, self._config.ranged, self._workers)) as chunks:
+                    async for data in chunks:
+                        given += len(data)
+                        yield data
+            except WholeOnly:
+                pass  # go on with one stream from here
+        async with aclosing(reader.read(given, blob.size)) as chunks:
+            async for data in chunks:
+                yield data
+
+
+def _nobody(source: str, size: int) -> None:
+    """Bytes that nobody counts."""
