@@ -78,10 +78,9 @@ class Mounter:
             lowers = [self._points.mount(file, self.method) for file in dict.fromkeys(layers)]
             try:
                 if writable is not None:
-                    make_writable(writable, lowers[0])
+                    make_writable(writable)
                 elif len(lowers) == 1:
-                    # A bind mount would do, but show whiteouts that an overlay hides, and not bear
-                    # ``source``.
+                    # A bind mount would do, but it shows overlay's own xattrs, and does not bear ``source``.
                     lowers.append(self._points.empty)
                 flags |= 0 if writable else syscalls.MS_RDONLY
                 base = self._points.directory
@@ -114,8 +113,10 @@ class Mounter:
             table = mountinfo.read()
             points = self._points.mounts(table)
             busy = used(table, points)
-            idle = [mount for mount in points if mount.point not in busy and backing_file(mount) not in keep]
-            swept = frozenset(backing_file(mount) for mount in idle if self._points.unmount(mount))
+            idle = {mount: backing_file(mount) for mount in points if mount.point not in busy}
+            swept = frozenset(
+                file for mount, file in idle.items() if file not in keep and self._points.unmount(mount)
+            )
             self._points.remove_leftovers()
         if swept:
             log.info("idle layers unmounted", extra={"layers": len(swept)})

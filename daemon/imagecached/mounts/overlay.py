@@ -63,16 +63,11 @@ def mount_overlay(
     _from_directory(base, source, target, flags, text)
 
 
-def make_writable(directory: Path, top: Path) -> None:
-    """``upper`` and ``work`` in ``directory``.
-
-    The upper is as containerd makes it: 0755, owned like the root of the layer below.
-    """
+def make_writable(directory: Path) -> None:
+    """``upper`` and ``work`` in ``directory``. The upper is the root of the tree: 0755, as with containerd."""
     upper = directory / "upper"
-    upper.mkdir(mode=0o755)
+    upper.mkdir()
     upper.chmod(0o755)  # whatever the umask
-    below = top.stat()
-    os.chown(upper, below.st_uid, below.st_gid)
     (directory / "work").mkdir(mode=0o700)
 
 
