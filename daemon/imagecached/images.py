@@ -21,11 +21,12 @@ from imagecached.layers.limits import Limits
 from imagecached.layers.pipeline import write_layer
 from imagecached.oci.chain import chain_ids
 from imagecached.oci.digest import Digest
-from imagecached.oci.documents import Descriptor
+from imagecached.oci.documents import Descriptor, Manifest
+from imagecached.oci.parse import parse_manifest
 from imagecached.oci.platform import Platform
 from imagecached.oci.reference import Reference
 from imagecached.registry import Registry, Resolved
-from imagecached.store import Hold, ImageRecord, Layer, Store
+from imagecached.store import ImageRecord, Layer, Store
 from imagecached.telemetry import Metrics
 
 log = logging.getLogger(__name__)
@@ -171,7 +172,9 @@ class Images:
         passenger = self._ride(key, name, transfer)
         return Pull(transfer, self._group.create_task(passenger, name=f"pull {name}"))
 
-    async def _ride(self, key: tuple[str, Platform], name: Reference, transfer: Transfer) -> PullResult | Exception:
+    async def _ride(
+        self, key: tuple[str, Platform], name: Reference, transfer: Transfer
+    ) -> PullResult | Exception:
         """The flight's result or error as a value: a failed pull must not fail the task group."""
         try:
             return await self._image_flights.join(key, lambda: self._pull(key, name, transfer))
@@ -198,20 +201,37 @@ class Images:
 
     async def _make_present(self, name: Reference, platform: Platform, transfer: Transfer) -> PullResult:
         with transfer.phase("resolve"):
+            if here := await self._unchanged(name, platform):
+                return self._already(here, transfer)
             resolved = await self._registry.resolve(name, platform)
         manifest, config = resolved.manifest, resolved.config
         transfer.layers = plan(manifest.layers, config.diff_ids)
         transfer.state = "fetching"
-        chain = chain_ids(config.diff_ids)
-        async with self._store.hold(f"pull {name}", *config.diff_ids, *chain[-1:]) as hold:
+        with self._store.hold(f"pull {name}", (*config.diff_ids, *chain_ids(config.diff_ids))):
             with transfer.phase("fetch"):
-                await self._fetch_missing(name, transfer, hold)
+                await self._fetch_missing(name, transfer)
             transfer.state = "preparing"
             with transfer.phase("prepare"):
                 record = await self._record(name, resolved)
         return PullResult(record.manifest_digest, record.chain_id)
 
-    async def _fetch_missing(self, name: Reference, transfer: Transfer, hold: Hold) -> None:
+    async def _unchanged(self, name: Reference, platform: Platform) -> ImageRecord | None:
+        """The image in the store if it is whole and still what ``name`` means: no request by digest, one by tag."""
+        here = self._store.image(str(name))
+        if here is None or here.damaged or platform.rank(here.platform) is None:
+            return None
+        return here if here.target.digest == await self._registry.digest(name) else None
+
+    def _already(self, here: ImageRecord, transfer: Transfer) -> PullResult:
+        manifest = parse_manifest(here.manifest)
+        if isinstance(manifest, Manifest):
+            transfer.layers = plan(manifest.layers, here.diff_ids)
+        for layer in transfer.layers:
+            layer.source, layer.done = "present", layer.size
+        self._store.touch(here.name)
+        return PullResult(here.manifest_digest, here.chain_id)
+
+    async def _fetch_missing(self, name: Reference, transfer: Transfer) -> None:
         """Every layer here, or the first error; the biggest are begun first, so that none of them comes last alone."""
         missing = []
         for layer in transfer.layers:
