@@ -11,17 +11,16 @@ import argparse
 import json
 import os
 import resource
-import statistics
 import subprocess
 import sys
 import time
 from pathlib import Path
 from typing import Any
 
-from tests.bench import filesystem, recipes, report
+from tests.bench import filesystem, recipes, report, traffic
 from tests.bench.contestants import Contestant, contestants
 from tests.support.listing import differences, listing
-from tests.support.registry import RegistryServer
+from tests.support.registry import Registry, serve_registry
 
 
 def main() -> int:
@@ -30,10 +29,14 @@ def main() -> int:
     images = arguments.images.split(",")
     work = cache / "run"
     work.mkdir(parents=True, exist_ok=True)
-    with RegistryServer(cache / "registry") as registry:
+    with serve_registry(cache / "registry") as registry:
         for image in images:
             push(recipes.build(cache, image), f"{registry.address}/bench/{image}:1")
-        players = [player for player in contestants(work / "store") if player.name in arguments.contestants.split(",")]
+        players = [
+            player
+            for player in contestants(work / "store")
+            if player.name in arguments.contestants.split(",")
+        ]
         rows: list[dict[str, Any]] = []
         for repetition in range(arguments.repetitions):
             for image in images:
@@ -51,15 +54,15 @@ def main() -> int:
     return 1 if wrong else 0
 
 
-def measure(player: Contestant, registry: RegistryServer, image: str, *, tree: bool) -> dict[str, Any]:
+def measure(player: Contestant, registry: Registry, image: str, *, tree: bool) -> dict[str, Any]:
     """One cold pull on an empty store."""
     reference = f"{registry.address}/bench/{image}:1"
     with filesystem.fresh(player.folder):
         player.start()
         try:
-            registry.read_blobs()
+            traffic.read_blobs(registry)
             os.sync()
-            sent = registry.bytes_sent()
+            sent = traffic.bytes_sent(registry)
             before, children = player.cpu_seconds(), _children()
             began = time.monotonic()
             result = subprocess.run(player.pull(reference), stdin=subprocess.DEVNULL, capture_output=True)
@@ -68,7 +71,7 @@ def measure(player: Contestant, registry: RegistryServer, image: str, *, tree: b
             os.sync()
             row: dict[str, Any] = {
                 "image": image, "contestant": player.name, "wall_seconds": wall, "cpu_seconds": cpu,
-                "sync_seconds": time.monotonic() - began - wall, "registry_bytes": registry.bytes_sent() - sent,
+                "sync_seconds": time.monotonic() - began - wall, "registry_bytes": traffic.bytes_sent(registry) - sent,
                 "disk_bytes": filesystem.allocated(player.folder / "root"),
             }  # fmt: skip
             if result.returncode:
@@ -93,7 +96,15 @@ def _tree(player: Contestant, reference: str) -> Any:
 def push(layout: Path, reference: str) -> None:
     destination = f"docker://{reference}"
     subprocess.run(
-        ["skopeo", "copy", "-q", "--insecure-policy", "--dest-tls-verify=false", f"oci:{layout}:1", destination],
+        [
+            "skopeo",
+            "copy",
+            "-q",
+            "--insecure-policy",
+            "--dest-tls-verify=false",
+            f"oci:{layout}:1",
+            destination,
+        ],
         check=True,
     )
 
@@ -104,12 +115,24 @@ def _children() -> float:
 
 
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="scripts/bench", description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--images", default="tiny,flink,flink-zstd,manyfiles,big", help=f"of {','.join(recipes.RECIPES)}")
-    parser.add_argument("--contestants", default="imagecached,containerd,containerd-other,containerd-other-igzip")
+    parser = argparse.ArgumentParser(
+        prog="scripts/bench", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument(
+        "--images", default="tiny,flink,flink-zstd,manyfiles,big", help=f"of {','.join(recipes.RECIPES)}"
+    )
+    parser.add_argument(
+        "--contestants", default="imagecached,containerd,containerd-other,containerd-other-igzip"
+    )
     parser.add_argument("--repetitions", type=int, default=5)
-    parser.add_argument("--base", default=None, help="contestant that ratios refer to (default: the last containerd without igzip)")
-    parser.add_argument("--tree", action="store_true", help="compare the mounted trees entry by entry in the first repetition")
+    parser.add_argument(
+        "--base",
+        default=None,
+        help="contestant that ratios refer to (default: the last containerd without igzip)",
+    )
+    parser.add_argument(
+        "--tree", action="store_true", help="compare the mounted trees entry by entry in the first repetition"
+    )
     parser.add_argument("--json", type=Path, help="write every run there")
     parser.add_argument("--cache", type=Path, default=Path(".cache/bench").resolve())
     return parser.parse_args()

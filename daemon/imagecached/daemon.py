@@ -1,0 +1,248 @@
+"""The composition root: builds every part, runs the services in one TaskGroup, stops in order.
+
+Parsing, protocol and policy live elsewhere. Invariants: every task belongs to the one group; a service that ends stops all;
+resources close in the reverse order of their making, after the last task has ended; exit never unmounts anything.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import time
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from functools import partial
+
+from imagecached import aio, api, doctor, web
+from imagecached.config import Config, LimitsSection, split_address
+from imagecached.containers import Containers
+from imagecached.errors import ImagecachedError
+from imagecached.events import EventLog
+from imagecached.images import Images, PullSettings
+from imagecached.layers.limits import Limits
+from imagecached.mounts import Mounter
+from imagecached.notify import notify, watchdog_seconds
+from imagecached.oci.platform import Platform
+from imagecached.registry import Patience, Ranged, Registry, RegistryConfig
+from imagecached.store import Store, StorePolicy
+from imagecached.telemetry import Metrics, Readings
+
+log = logging.getLogger(__name__)
+
+
+class _Stop(Exception):
+    """A signal asked us to end. Never leaves this module."""
+
+
+@dataclass(slots=True)
+class Parts:
+    """Everything that lives as long as the daemon."""
+
+    config: Config
+    store: Store
+    mounter: Mounter
+    registry: Registry
+    containers: Containers
+    metrics: Metrics
+    events: EventLog
+
+
+def serve(config: Config) -> int:
+    """Run until SIGTERM or SIGINT; 0 then. Raises the error classes for what keeps the daemon from running."""
+    asyncio.run(_serve(config))
+    return 0
+
+
+async def _serve(config: Config) -> None:
+    async with AsyncExitStack() as stack:
+        parts = await _build(config, stack)
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(_stop_on_signal(), name="signals")
+                await _run_services(parts, group)
+        except* _Stop:
+            log.info("stopped")
+        except* ImagecachedError as errors:
+            raise errors.exceptions[0] from None
+
+
+async def _build(config: Config, stack: AsyncExitStack) -> Parts:
+    """Open what the services need, in order; the ``stack`` closes it in reverse."""
+    metrics, events = Metrics(), EventLog()
+    root = config.daemon.root
+    store = await Store.open(root, await aio.finish(_store_policy, config))
+    stack.push_async_callback(store.close)
+    _report_recovery(store, events)
+    mounter = await aio.finish(Mounter.probe, root)
+    store.protect(lambda: store.layout.digests_of(mounter.mounted()))
+    registry = await stack.enter_async_context(Registry(_registry_config(config), on_source=metrics.obtained))
+    containers = Containers(store, mounter)
+    return Parts(config, store, mounter, registry, containers, metrics, events)
+
+
+async def _run_services(parts: Parts, group: asyncio.TaskGroup) -> None:
+    """Open the doors and keep them open until the group is cancelled."""
+    config, not_ready = parts.config, ["starting"]
+    settings = _pull_settings(config)
+    images = Images(parts.registry, parts.store, settings, group, metrics=parts.metrics, events=parts.events)
+    parts.metrics.watch(partial(_readings, parts, images))
+
+    def why_not_ready() -> str | None:
+        return not_ready[0] if not_ready else None
+
+    ports = api.Ports(
+        images=images,
+        store=parts.store,
+        containers=parts.containers,
+        events=parts.events,
+        examine=partial(doctor.examine, config),
+        why_not_ready=why_not_ready,
+        root=config.daemon.root,
+        mount_method=parts.mounter.method,
+        started=time.time(),
+    )
+    group.create_task(_tend(parts), name="upkeep")
+    group.create_task(_watchdog(), name="watchdog")
+    async with AsyncExitStack() as doors:
+        section = config.daemon
+        await doors.enter_async_context(
+            api.serve(ports, group, path=section.socket, group=section.socket_group)
+        )
+        if config.http.address:
+            pages = web.application(parts.metrics, why_not_ready)
+            await doors.enter_async_context(web.serve(pages, *split_address(config.http.address)))
+        not_ready.clear()
+        notify("READY=1")
+        log.info("ready", extra={"socket": str(section.socket), "mount_method": parts.mounter.method})
+        await asyncio.Event().wait()
+
+
+async def _tend(parts: Parts) -> None:
+    """Release what dead clients left, unmount what nobody uses and keep the store within its budget.
+
+    The first gc comes after one interval: layers of a pull that a crash cut short are still there to go on with.
+    """
+    collect = False
+    while True:
+        try:
+            await parts.containers.reap()
+            await aio.finish(parts.mounter.sweep)
+            if collect:
+                await _collect(parts)
+        except ImagecachedError as error:
+            log.warning("upkeep failed", extra={"error": str(error)})
+        await asyncio.sleep(parts.config.store.gc_interval_seconds)
+        collect = True
+
+
+async def _collect(parts: Parts) -> None:
+    report = await parts.store.gc()
+    parts.metrics.gc_ended(report.freed_bytes)
+    if report.images or report.layers:
+        facts = {
+            "images": list(report.images),
+            "layers": len(report.layers),
+            "freed_bytes": report.freed_bytes,
+        }
+        parts.events.emit("collected", **facts)
+        log.info("collected", extra=facts)
+
+
+async def _watchdog() -> None:
+    """Tell the service manager that the event loop turns, as often as it wants to know."""
+    seconds = watchdog_seconds()
+    while seconds is not None:
+        notify("WATCHDOG=1")
+        await asyncio.sleep(seconds)
+
+
+async def _stop_on_signal() -> None:
+    """End the group at SIGTERM or SIGINT; the second one ends the process at once."""
+    loop, asked = asyncio.get_running_loop(), asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, asked.set)
+    await asked.wait()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.remove_signal_handler(number)
+    notify("STOPPING=1")
+    log.info("stopping")
+    raise _Stop
+
+
+def _store_policy(config: Config) -> StorePolicy:
+    """The store's bounds on the file system that holds the root (or will)."""
+    place = config.daemon.root
+    while not place.exists():
+        place = place.parent
+    disk = os.statvfs(place)
+    section = config.store
+    return StorePolicy(
+        quota_bytes=section.quota_bytes,
+        free_bytes=section.free_of(disk.f_blocks * disk.f_frsize),
+        gc_high=section.gc_high_percent / 100,
+        gc_low=section.gc_low_percent / 100,
+    )
+
+
+def _registry_config(config: Config) -> RegistryConfig:
+    section, pull = config.registry, config.pull
+    return RegistryConfig(
+        certs_dirs=section.certs_dirs,
+        auth_files=section.auth_files,
+        plain_http=section.plain_http,
+        insecure=section.insecure,
+        patience=Patience(
+            attempts=section.attempts,
+            connect_seconds=section.connect_timeout_seconds,
+            read_seconds=section.read_timeout_seconds,
+        ),
+        ranged=Ranged(pull.ranged_connections, pull.ranged_chunk_bytes, pull.ranged_threshold_bytes),
+    )
+
+
+def _pull_settings(config: Config) -> PullSettings:
+    pull = config.pull
+    return PullSettings(
+        images_at_once=pull.images_at_once,
+        layers_at_once=pull.layers_at_once,
+        platform=Platform.parse(pull.platform) if pull.platform else Platform.host(),
+        limits=_limits(config.limits),
+    )
+
+
+def _limits(section: LimitsSection) -> Limits:
+    return Limits(**{name: getattr(section, name) for name in section.__struct_fields__})
+
+
+def _readings(parts: Parts, images: Images) -> Readings:
+    """What the gauges show now."""
+    usage = parts.store.usage()
+    waiting_images, waiting_layers = images.waiting()
+    return Readings(
+        layer_files=usage.layers,
+        layer_bytes=usage.disk_bytes,
+        logical_bytes=usage.logical_bytes,
+        mounts=len(parts.mounter.mounted()),
+        disk_used_bytes=usage.disk_bytes,
+        disk_budget_bytes=usage.budget_bytes,
+        waiting_images=waiting_images,
+        waiting_layers=waiting_layers,
+    )
+
+
+def _report_recovery(store: Store, events: EventLog) -> None:
+    """Say what opening the store had to put right."""
+    found = store.recovered
+    facts = {
+        "unfinished": found.unfinished,
+        "adopted_layers": len(found.adopted),
+        "removed": len(found.removed),
+        "lost_layers": len(found.lost_layers),
+        "damaged_images": list(found.damaged),
+        "corrupt_database": str(found.corrupt_database or ""),
+    }
+    if any(facts.values()):
+        events.emit("recovered", **facts)
+        log.warning("recovered", extra=facts)
