@@ -59,7 +59,7 @@ def listing(root: Path, *, content: bool = True) -> Listing:
     """The facts of every path below `root`, keyed without leading slash; the root itself is ``b"."``."""
     top = os.fsencode(root)
     found: dict[bytes, tuple[bytes, os.stat_result | None]] = {b".": (top, os.lstat(top))}
-    found.update((path, (full, facts)) for path, full, facts in _walk(top, b""))
+    found.update((path, (full, facts)) for path, full, facts in _walk(top))
     groups = _groups({path: facts for path, (_, facts) in found.items() if facts})
     return {
         path: _facts(full, facts, groups.get((facts.st_dev, facts.st_ino)), content=content)
@@ -107,17 +107,21 @@ def _compared(ours: Facts, theirs: Facts, unpacked_after: int) -> Iterator[str]:
         yield f"{field.name}: ours {spell(a)}, theirs {spell(b)}"
 
 
-def _walk(directory: bytes, prefix: bytes) -> Iterator[tuple[bytes, bytes, os.stat_result | None]]:
-    for name in os.listdir(directory):  # noqa: PTH208 - names are bytes, which pathlib does not take
-        full, path = directory + b"/" + name, prefix + name
-        try:
-            facts = os.lstat(full)
-        except FileNotFoundError:
-            yield path, full, None
-            continue
-        yield path, full, facts
-        if stat.S_ISDIR(facts.st_mode):
-            yield from _walk(full, path + b"/")
+def _walk(root: bytes) -> Iterator[tuple[bytes, bytes, os.stat_result | None]]:
+    """Path below the root, full path and facts of every name; None for a name that cannot be looked up."""
+    pending = [(root, b"")]
+    while pending:
+        directory, prefix = pending.pop()
+        for name in os.listdir(directory):  # noqa: PTH208 - names are bytes, which pathlib does not take
+            full, path = directory + b"/" + name, prefix + name
+            try:
+                facts = os.lstat(full)
+            except FileNotFoundError:
+                yield path, full, None
+                continue
+            yield path, full, facts
+            if stat.S_ISDIR(facts.st_mode):
+                pending.append((full, path + b"/"))
 
 
 def _groups(found: dict[bytes, os.stat_result]) -> dict[tuple[int, int], bytes]:

@@ -1,4 +1,4 @@
-"""What we make of images: layer files through the whole pipeline, seams, and an overlay as a container gets it.
+"""What we make of images: layer files through the whole pipeline, seams, an overlay as a container gets it.
 
 A layer file is made once per blob and a seam once per chain, as in the daemon. Every layer file and seam must
 please ``fsck.erofs``. Needs root.
@@ -6,20 +6,20 @@ please ``fsck.erofs``. Needs root.
 
 from __future__ import annotations
 
-import hashlib
 import os
 import shutil
-import subprocess
 from collections.abc import AsyncIterator
 from pathlib import Path
+
+from imagecached.layers.seam import build_seam
 
 from imagecached.errors import Corrupt, Unsupported
 from imagecached.layers.limits import Limits
 from imagecached.layers.pipeline import write_layer
-from imagecached.layers.seam import build_seam
 from imagecached.mounts.mounter import Mounter
 from imagecached.oci.digest import Digest
 from imagecached.oci.documents import Descriptor
+from tests.support import fsck
 from tests.support.awkward.case import Blob, Case
 from tests.support.listing import Listing, listing
 from tests.support.reference import Refusal
@@ -35,7 +35,8 @@ class Ours:
         self._limits = limits or Limits()
         self._mounter = Mounter.probe(directory)
         self._layers: dict[tuple[str, str], Path | Refusal] = {}
-        self._seams: dict[tuple[Path, ...], Path | None | Refusal] = {(): None}
+        self._made = 0
+        self._seams: dict[tuple[Path, ...], Path | Refusal | None] = {(): None}
         (directory / "layers").mkdir()
 
     async def tree(self, case: Case) -> Listing | Refusal:
@@ -60,13 +61,13 @@ class Ours:
         (self._directory / "layers").mkdir()
 
     async def _layer(self, blob: Blob) -> Path | Refusal:
-        digest = _digest(blob.data)
+        digest = Digest.of(blob.data)
         known = self._layers.get((digest, blob.media_type))
         if known is None:
-            known = self._layers[digest, blob.media_type] = await self._made(blob, digest)
+            known = self._layers[digest, blob.media_type] = await self._written(blob, digest)
         return known
 
-    async def _made(self, blob: Blob, digest: Digest) -> Path | Refusal:
+    async def _written(self, blob: Blob, digest: Digest) -> Path | Refusal:
         path = self._fresh()
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
         try:
@@ -74,7 +75,7 @@ class Ours:
                 _chunks(blob.data),
                 descriptor,
                 blob=Descriptor(blob.media_type, digest, len(blob.data)),
-                diff_id=_digest(blob.tar),
+                diff_id=Digest.of(blob.tar),
                 limits=self._limits,
                 check_space=lambda _: None,
                 on_bytes=lambda _: None,
@@ -84,17 +85,17 @@ class Ours:
             return Refusal(str(error))
         finally:
             os.close(descriptor)
-        _check(path)
+        fsck.check(path)
         return path
 
-    def _seam(self, layers: tuple[Path, ...]) -> Path | None | Refusal:
+    def _seam(self, layers: tuple[Path, ...]) -> Path | Refusal | None:
         """The seam of the chain of these layers, bottom first; None when it needs none."""
         if layers not in self._seams:
             below = self._seam(layers[:-1])
             self._seams[layers] = below if isinstance(below, Refusal) else self._sewn(layers, below)
         return self._seams[layers]
 
-    def _sewn(self, layers: tuple[Path, ...], below: Path | None) -> Path | None | Refusal:
+    def _sewn(self, layers: tuple[Path, ...], below: Path | None) -> Path | Refusal | None:
         path = self._fresh()
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
         try:
@@ -107,7 +108,7 @@ class Ours:
         if not needed:
             path.unlink()
             return None
-        _check(path)
+        fsck.check(path)
         return path
 
     def _look(self, layers: list[Path]) -> Listing:
@@ -125,17 +126,8 @@ class Ours:
             shutil.rmtree(writable)
 
     def _fresh(self) -> Path:
-        return self._directory / "layers" / f"{len(self._layers)}-{len(self._seams)}.erofs"
-
-
-def _check(path: Path) -> None:
-    done = subprocess.run(["fsck.erofs", path], capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise AssertionError(f"fsck.erofs: {done.stdout}{done.stderr}")
-
-
-def _digest(data: bytes) -> Digest:
-    return Digest.parse(f"sha256:{hashlib.sha256(data).hexdigest()}")
+        self._made += 1
+        return self._directory / "layers" / f"{self._made}.erofs"
 
 
 async def _chunks(data: bytes) -> AsyncIterator[bytes]:

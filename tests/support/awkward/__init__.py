@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from tests.support.awkward import archives, attributes, compressed, links, names, whiteouts
+from tests.support.awkward import archives, attributes, compressed, links, names, spellings, whiteouts
 from tests.support.awkward.case import Case, case
 
 __all__ = ["Case", "catalogue"]
 
-_PARTS = (whiteouts, names, links, attributes, archives, compressed)
+_PARTS = (whiteouts, names, links, attributes, archives, spellings, compressed)
 
 
 def catalogue() -> dict[str, Case]:

@@ -218,10 +218,11 @@ def _ends() -> Layers:
 
 def _layers() -> Layers:
     one = [directory(b"d/"), entry(b"d/f", data=b"1")]
-    empty = []
+    empty: list[bytes] = []
     return {
         "layer-empty": [empty],
         "layer-empty-above": [one, empty],
+        "layer-empty-several": [empty, one, empty, [entry(b"d/g")], empty, empty],
         "layer-empty-below": [empty, one],
         "layer-zero-bytes": [one, b""],
         "layer-zero-bytes-only": [b""],
@@ -230,6 +231,7 @@ def _layers() -> Layers:
         "layer-twice": [one, one],
         "layer-twice-around-change": [one, [entry(b"d/f", data=b"2"), entry(b"d/g")], one],
         "layer-garbage": [b"this is not a tar" * 100],
+        "layer-120": [[entry(b"n%d" % i), entry(b"d/n%d" % i)] for i in range(120)],
         "layer-many": [*([entry(b"l%d" % i), entry(b"d/l%d" % i)] for i in range(30))],
     }
 

@@ -233,6 +233,7 @@ def _spellings() -> Layers:
         "name-256": [[entry(b"x" * 256), entry(b"other")]],
         "name-256-directory": [[entry(b"y" * 256 + b"/z")]],
         "path-3900": [[entry(deep + b"/end")]],
+        "path-1500-deep": [[entry(b"d/" * 1500 + b"end")]],
         "path-4096-and-more": [[entry(deep + b"/" + b"e" * 200 + b"/" + b"f" * 200)]],
         "path-5000-shallow-after-clean": [[entry(b"./" * 2500 + b"x")]],
         "name-ustar-prefix": [[header(b"n" * 100, prefix=b"p" * 100 + b"/" + b"q" * 54)]],
