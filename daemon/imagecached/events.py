@@ -16,6 +16,11 @@ from typing import Any, Final
 
 RING: Final = 1000
 
+PULLED: Final = "pulled"
+"""An image is ready. ``describe`` reads the facts: ``seconds`` {resolve, fetch, prepare, total},
+``sources`` {diffID: present | fetched | shared}; for people also ``bytes_downloaded`` and ``bytes_reused``.
+"""
+
 
 @dataclass(frozen=True, slots=True)
 class Event:

@@ -1,7 +1,7 @@
-"""What the HTTP API needs of the rest: Protocols for the use cases, values as the lower levels define them.
+"""What the HTTP API needs of the rest: Protocols for use cases, values as the lower levels define them.
 
-The composition root fills :class:`Ports`. Every method raises the classes of ``errors`` only. Synchronous methods
-answer within a millisecond; they are called on the event loop.
+The composition root fills :class:`Ports`. Every method raises the classes of ``errors`` only.
+Synchronous methods answer within a millisecond; they are called on the event loop.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from imagecached.events import EventLog
 from imagecached.oci.digest import Digest
 
 if TYPE_CHECKING:
+    from imagecached.containers.spec import Run
     from imagecached.store.records import FsckReport, GcReport, Image, ImageRecord, Layer, Snapshot, Usage
 
 PullState = Literal["resolving", "fetching", "preparing", "ready", "failed"]
@@ -25,8 +26,8 @@ Verdict = Literal["ok", "warn", "fail"]
 class LayerProgress(Protocol):
     """One layer of one pull; ``size`` and ``done`` count bytes of the blob.
 
-    ``source``: "present" before the pull began, "fetched" by this pull, "shared" with another pull that fetched
-    it; None while it is not known.
+    ``source``: "present" before the pull began, "fetched" by this pull, "shared" with another pull that
+    fetched it; None while it is not known.
     """
 
     @property
@@ -42,7 +43,7 @@ class LayerProgress(Protocol):
 
 
 class Progress(Protocol):
-    """How far a pull is. ``image`` is the canonical name, ``seconds`` has resolve, fetch, prepare and total."""
+    """How far a pull is. ``image``: the canonical name; ``seconds``: of resolve, fetch, prepare and total."""
 
     @property
     def image(self) -> str: ...
@@ -88,7 +89,7 @@ class Images(Protocol):
 
 
 class Store(Protocol):
-    """The reads of ``imagecached.store.Store``, and the removal of a name."""
+    """What is asked of ``imagecached.store.Store``."""
 
     def images(self) -> Sequence[Image]: ...
     def image(self, name: str) -> ImageRecord | None: ...
@@ -96,25 +97,15 @@ class Store(Protocol):
     def layer(self, diff_id: Digest) -> Layer | None: ...
     def snapshots(self) -> Sequence[Snapshot]: ...
     def usage(self) -> Usage: ...
-    async def remove_image(self, name: str) -> None:
-        """Forget the canonical ``name``; layers stay until gc. NotFound."""
-        ...
-
-
-class Upkeep(Protocol):
-    """gc and fsck with what they need to know from outside the store: what is mounted."""
-
-    async def gc(self, *, dry_run: bool) -> GcReport:
-        """Free what nobody refers to, whatever the watermarks say."""
-        ...
-
-    async def fsck(self, *, repair: bool, on_progress: Callable[[int, int], None]) -> FsckReport:
-        """Verify every file; ``on_progress(bytes done, bytes in all)`` may be called from any thread."""
-        ...
+    async def remove_image(self, name: str) -> None: ...
+    async def gc(self, *, dry_run: bool = False) -> GcReport: ...
+    async def fsck(
+        self, *, repair: bool = False, on_progress: Callable[[int, int], None] | None = None
+    ) -> FsckReport: ...
 
 
 class Bundle(Protocol):
-    """An OCI bundle: ``dir`` holds config.json and the mounted rootfs; ``id`` names it for the runtime too."""
+    """An OCI bundle: ``dir`` holds config.json and the mounted rootfs; ``id`` is the runtime's too."""
 
     @property
     def id(self) -> str: ...
@@ -123,13 +114,13 @@ class Bundle(Protocol):
 
 
 class Containers(Protocol):
-    """``imagecached.containers.Containers``. ``image`` is the canonical name of a prepared image, or NotFound."""
+    """What is asked of ``imagecached.containers.Containers``; ``image`` is a canonical name, or NotFound."""
 
     async def mount(self, image: str, target: Path, *, read_write: bool) -> None: ...
     async def umount(self, target: Path) -> None: ...
-    async def bundle(self, image: str, command: Sequence[str], *, terminal: bool) -> Bundle:
-        """A fresh bundle; an empty ``command`` means the image's own."""
-        ...
+    async def bundle(
+        self, image: str, command: Sequence[str], *, terminal: bool, client: int, settings: Run
+    ) -> Bundle: ...
 
     async def release(self, container_id: str) -> None:
         """Unmount and remove a bundle. NotFound."""
@@ -153,13 +144,12 @@ class Finding(Protocol):
 class Ports:
     """Everything the API talks to.
 
-    ``examine`` is run in a thread. ``why_not_ready``: None when ready. ``mount_method``: the rung of the mount ladder
-    in use. ``started``: seconds since the epoch.
+    ``examine`` is run in a thread. ``why_not_ready``: None when ready. ``mount_method``: the rung of
+    the mount ladder in use. ``started``: seconds since the epoch.
     """
 
     images: Images
     store: Store
-    upkeep: Upkeep
     containers: Containers
     events: EventLog
     examine: Callable[[], Sequence[Finding]]

@@ -1,0 +1,177 @@
+"""The commands about images: pull, get, describe, rm."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+import click
+
+from imagecached.ctl.client import Daemon, error_of
+from imagecached.ctl.output import age, print_document, print_fields, print_table, seconds, short, size
+from imagecached.ctl.program import complain, daemon, form, output_option
+from imagecached.ctl.progress import display
+from imagecached.errors import NotFound
+from imagecached.exits import DONE, EXIT_CODES
+
+_PULLED: Final = ("NAME", "PHASE", "PROGRESS", "DOWNLOADED", "REUSED", "RESOLVE", "FETCH", "PREPARE", "TOTAL")
+_PHASES: Final = ("resolve", "fetch", "prepare", "total")
+
+
+def pull_images(
+    asked: Daemon, names: Sequence[str], platform: str = "", *, quiet: bool = False
+) -> list[dict[str, Any]]:
+    """Pull ``names`` showing progress; what became of each, in that order."""
+    with display(quiet=quiet) as shown:
+        for line in asked.work("/v1/pulls", {"images": list(names), "platform": platform}):
+            if line["type"] == "done":
+                return list(line["images"])
+            shown.show(line)
+    raise error_of({"message": "the daemon ended the pull without a result"})
+
+
+@click.command()
+@click.argument("images", nargs=-1, required=True, metavar="IMAGE...")
+@click.option("--platform", default="", metavar="OS/ARCH[/VARIANT]", help="Instead of this host's.")
+@click.option("-q", "--quiet", is_flag=True, help="No progress.")
+@output_option
+def pull(images: tuple[str, ...], platform: str, *, quiet: bool) -> int:
+    """Make images ready."""
+    ended = pull_images(daemon(), images, platform, quiet=quiet)
+    if form() == "table":
+        print_table(_PULLED, [_pulled_row(image) for image in ended])
+    else:
+        print_document({"images": ended}, form())
+    failed = [image for image in ended if image["state"] == "failed"]
+    for image in failed:
+        complain(f"{image['image']}: {image['error']['message']}")
+    return EXIT_CODES[error_of(failed[0]["error"]).kind] if failed else DONE
+
+
+def _pulled_row(image: Mapping[str, Any]) -> tuple[str, ...]:
+    if image["state"] == "failed":
+        return (image["image"], "Failed", *("-" for _ in _PULLED[2:]))
+    downloaded, reused = size(image["bytes_downloaded"]), size(image["bytes_reused"])
+    phases = (seconds(image["seconds"][phase]) for phase in _PHASES)
+    return (image["image"], "Ready", "100%", downloaded, reused, *phases)
+
+
+@click.command()
+@click.argument("kind", type=click.Choice(["images", "snapshots", "layers"]))
+@click.argument("name", required=False)
+@output_option
+def get(kind: str, name: str | None) -> None:
+    """What is there: all of a kind, or one by its name or (the beginning of) its digest."""
+    if kind == "images" and name:
+        items = [daemon().get("/v1/images/describe", name=name)["image"]]
+    else:
+        items = daemon().get(f"/v1/{kind}")[kind]
+    if kind != "images" and name:
+        items = [
+            item for item in items if _begins(item["chain_id" if kind == "snapshots" else "diff_id"], name)
+        ]
+        if not items:
+            raise NotFound(f"no {kind[:-1]} {name}")
+    if form() == "table":
+        head, row = _TABLES[kind]
+        print_table(head, [row(item) for item in items])
+    else:
+        print_document(items[0] if name and len(items) == 1 else {kind: items}, form())
+
+
+def _begins(digest: str, name: str) -> bool:
+    return digest.startswith(name) or digest.partition(":")[2].startswith(name)
+
+
+def _image_row(image: Mapping[str, Any]) -> tuple[str, ...]:
+    phase = ("Damaged", "-") if image["damaged"] else ("Ready", "100%")
+    disk, layers = size(image["disk_bytes"]), str(image["layers"])
+    return (image["name"], age(image["created"]), short(image["chain_id"]), *phase, disk, layers)
+
+
+def _snapshot_row(snapshot: Mapping[str, Any]) -> tuple[str, ...]:
+    parts = [short(snapshot[key]) for key in ("chain_id", "parent", "diff_id")]
+    seam = "yes" if snapshot["seam"] else "-"
+    return (*parts, size(snapshot["disk_bytes"]), seam, age(snapshot["created"]))
+
+
+def _layer_row(layer: Mapping[str, Any]) -> tuple[str, ...]:
+    sizes = [size(layer[key]) for key in ("tar_bytes", "disk_bytes")]
+    counts = [str(layer[key]) for key in ("entries", "images")]
+    return (short(layer["diff_id"]), *sizes, *counts, age(layer["last_used"]), age(layer["created"]))
+
+
+_TABLES: Final = {
+    "images": (("NAME", "AGE", "SNAPSHOT", "PHASE", "PROGRESS", "DISK", "LAYERS"), _image_row),
+    "snapshots": (("SNAPSHOT", "PARENT", "LAYER", "DISK", "SEAM", "AGE"), _snapshot_row),
+    "layers": (("LAYER", "SIZE", "DISK", "ENTRIES", "IMAGES", "USED", "AGE"), _layer_row),
+}
+
+
+@click.command()
+@click.argument("image")
+@output_option
+def describe(image: str) -> None:
+    """One image: layers, sizes, how each was obtained, where the time went, events."""
+    answer = daemon().get("/v1/images/describe", name=image)
+    if form() != "table":
+        print_document(answer, form())
+        return
+    found = answer["image"]
+    print_fields(
+        [
+            ("Name", found["name"]),
+            ("Phase", "Damaged: pull it again" if found["damaged"] else "Ready 100%"),
+            ("Platform", found["platform"]),
+            ("Target", f"{answer['target_digest']} ({answer['target_media_type']})"),
+            ("Manifest", found["manifest_digest"]),
+            ("Snapshot", found["chain_id"]),
+            ("Disk", size(found["disk_bytes"])),
+            ("Created", f"{found['created']} ({age(found['created'])} ago)"),
+            ("Last used", f"{found['last_used']} ({age(found['last_used'])} ago)"),
+            ("Timing", _timing(answer["seconds"])),
+        ]
+    )
+    print("Layers:")
+    head = ("LAYER", "BLOB", "TAR", "DISK", "ENTRIES", "IMAGES", "OBTAINED")
+    print_table(head, [_described_row(layer) for layer in answer["layers"]], indent="  ")
+    print("Events:")
+    print_events(answer["events"], indent="  ")
+
+
+def _timing(split: Mapping[str, float] | None) -> str:
+    if split is None:
+        return "not remembered: pulled before the daemon's last start"
+    return ", ".join(f"{phase} {seconds(split[phase])}" for phase in _PHASES)
+
+
+def _described_row(layer: Mapping[str, Any]) -> tuple[str, ...]:
+    sizes = [size(layer[key]) for key in ("blob_bytes", "tar_bytes", "disk_bytes")]
+    entries = "-" if layer["entries"] is None else str(layer["entries"])
+    return (short(layer["diff_id"]), *sizes, entries, str(layer["images"]), layer["source"] or "-")
+
+
+def print_events(events: Sequence[Mapping[str, Any]], indent: str = "") -> None:
+    """Events as a table."""
+    rows = [(age(event["time"]), event["kind"], event["subject"] or "-", facts(event)) for event in events]
+    print_table(("AGE", "KIND", "SUBJECT", "FACTS"), rows, indent=indent)
+
+
+def facts(event: Mapping[str, Any]) -> str:
+    """What an event says, without its nested parts."""
+    plain = {name: value for name, value in event["facts"].items() if not isinstance(value, dict | list)}
+    return " ".join(f"{name}={value}" for name, value in plain.items())
+
+
+@click.command()
+@click.argument("images", nargs=-1, required=True, metavar="IMAGE...")
+def rm(images: tuple[str, ...]) -> None:
+    """Forget images. gc frees the disk; running containers keep what they use."""
+    for image in images:
+        daemon().delete("/v1/images", name=image)
+
+
+def add_to(program: click.Group) -> None:
+    """Add this module's commands."""
+    for command in (pull, get, describe, rm):
+        program.add_command(command)
