@@ -1,8 +1,8 @@
 """POSIX ACLs in their extended-attribute form, as a Linux file system gives them back.
 
-The kernel does not store an ACL as it was written: it refuses malformed ones, folds the permission bits in, drops an access ACL that
-says no more than those bits, rewrites it at chmod, and hands a directory's default ACL to what is made inside. Encoding:
-``<version 2><tag perm id>…``, little endian (linux/posix_acl_xattr.h).
+The kernel does not store an ACL as it was written: it refuses malformed ones, folds the permission bits in,
+drops an access ACL that says no more than those bits, rewrites it at chmod, and hands a directory's default
+ACL to what is made inside. Encoding: ``<version 2><tag perm id>…``, little endian (linux/posix_acl_xattr.h).
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _ONCE: Final = (_USER_OBJ, _GROUP_OBJ, _MASK, _OTHER)
 
 
 def known_version(value: bytes) -> bool:
-    """Whether the kernel understands the encoding at all (it says "not supported" else, and unpacking goes on)."""
+    """Whether the kernel knows the encoding (else it says "not supported", and unpacking goes on)."""
     return len(value) < len(_VERSION) or value.startswith(_VERSION)
 
 

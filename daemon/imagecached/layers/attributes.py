@@ -1,8 +1,9 @@
-"""Owner, mode, time and extended attributes of an inode, set in the order and with the side effects of the system calls.
+"""Owner, mode, time and extended attributes of an inode, set with the side effects of the system calls.
 
-Unpacking sets them by lchown, lsetxattr, chmod and utimensat. The kernel reacts: a change of owner drops file capabilities, a chmod rewrites
-the ACL, attributes of unknown namespaces are "not supported" and skipped. A value which the kernel refuses is Corrupt, as the reference
-refuses the layer then; only the size of all attributes of an inode is bounded by EROFS here, not by ext4's one block.
+Unpacking sets them by lchown, lsetxattr, chmod and utimensat. The kernel reacts: a change of owner drops
+file capabilities, a chmod rewrites the ACL, attributes of unknown namespaces are "not supported" and
+skipped. A value which the kernel refuses is Corrupt, as the reference refuses the layer then; only the size
+of all attributes of an inode is bounded by EROFS here, not by ext4's one block.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from imagecached.layers import acl
 from imagecached.layers.limits import shown
 
 if TYPE_CHECKING:
-    from imagecached.layers.tree import Node
+    from imagecached.layers.node import Node
 
 CAPABILITY: Final = b"security.capability"
 OPAQUE: Final = b"trusted.overlay.opaque"
@@ -29,9 +30,16 @@ _ALL_BYTES: Final = 4 * 65535 - 16  # EROFS counts an inode's attributes in 65,5
 
 
 def set_all(
-    node: Node, name: bytes, *, mode: int, uid: int, gid: int, mtime: tuple[int, int], xattrs: dict[bytes, bytes] | None
+    node: Node,
+    name: bytes,
+    *,
+    mode: int,
+    uid: int,
+    gid: int,
+    mtime: tuple[int, int],
+    xattrs: dict[bytes, bytes] | None,
 ) -> None:
-    """What a directory member does to a directory that exists, and a link member to its target. -1 keeps uid or gid."""
+    """What a directory member does to a directory that is there, a link member to its target. -1: keep."""
     if uid >= 0:
         node.uid = uid
     if gid >= 0:
@@ -76,7 +84,11 @@ def set_xattrs(node: Node, name: bytes, xattrs: dict[bytes, bytes]) -> None:
 
 def inherit(node: Node, parent: Node) -> None:
     """Give a new inode what its directory's default ACL asks for."""
-    if parent.xattrs is None or (default := parent.xattrs.get(acl.DEFAULT)) is None or stat.S_ISLNK(node.mode):
+    if (
+        parent.xattrs is None
+        or (default := parent.xattrs.get(acl.DEFAULT)) is None
+        or stat.S_ISLNK(node.mode)
+    ):
         return
     found = acl.inherited(default, stat.S_IMODE(node.mode), directory=node.children is not None)
     if found:

@@ -1,8 +1,8 @@
 """How a sparse file is laid out in EROFS: equal chunks, each a run of the layer file or a hole.
 
-The pieces of a sparse member lie one behind the other in the tar. A chunk that lies in one piece, 512-aligned, is used where it is; any
-other chunk that has data is *realigned*: assembled once more in an area of its own behind the tar. The chunk size is chosen so that map and
-realigned chunks together are small.
+The pieces of a sparse member lie one behind the other in the tar. A chunk that lies in one piece,
+512-aligned, is used where it is; any other chunk that has data is *realigned*: assembled once more in an
+area of its own behind the tar. The chunk size is chosen so that map and realigned chunks together are small.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ Extent = tuple[int, int, int]
 
 @dataclass(slots=True)
 class Copy:
-    """Bytes to repeat in the area of realigned chunks: ``length`` from ``source`` in the layer file to ``to`` in the area."""
+    """``length`` bytes to repeat: from ``source`` in the layer file to ``to`` in the area."""
 
     source: int
     length: int
@@ -47,7 +47,7 @@ class Layout:
         return 4 * len(self.blocks)
 
     def encoded(self, area: int) -> bytes:
-        """The block map, little endian, with the area of realigned chunks at byte ``area`` of the layer file."""
+        """The block map, with the area of realigned chunks at byte ``area`` of the layer file."""
         blocks = self.blocks[:]
         for chunk, offset in self.moved.items():
             blocks[chunk] = (area + offset) >> BLOCK_BITS
@@ -57,24 +57,28 @@ class Layout:
 
 
 def plan(size: int, extents: list[Extent], used: int, most: int) -> tuple[Layout, int]:
-    """Lay out a file of ``size`` > 0 bytes; ``used``: bytes of the area taken so far. Returns the layout and the bytes taken now.
+    """Lay out a file of ``size`` > 0 bytes. ``used``: bytes of the area taken before; returned: after.
 
     Corrupt when map and realigned chunks would take more than ``most`` bytes.
     """
     bits = _chunk_bits(size, extents)
     chunks = -(-size >> bits)
     if 4 * chunks + used > most:
-        raise Corrupt(f"sparse file of {size} bytes in {len(extents)} pieces: more than {most} metadata bytes")
+        raise Corrupt(
+            f"sparse file of {size} bytes in {len(extents)} pieces: more than {most} metadata bytes"
+        )
     layout = Layout(bits, array("I", [HOLE]) * chunks, {}, [])
     for logical, length, offset in extents:
         used = _place(layout, size, (logical, length, offset), used)
         if 4 * chunks + used > most:
-            raise Corrupt(f"sparse file of {size} bytes in {len(extents)} pieces: more than {most} metadata bytes")
+            raise Corrupt(
+                f"sparse file of {size} bytes in {len(extents)} pieces: more than {most} metadata bytes"
+            )
     return layout, used
 
 
 def _chunk_bits(size: int, extents: list[Extent]) -> int:
-    """The chunk size, as log2, with the least map plus realigned bytes (estimated from how the pieces' ends are aligned)."""
+    """The log2 of the chunk size with the least map and realigned bytes, estimated from the pieces' ends."""
     ends = [0] * (_LARGEST_BITS + 1)  # pieces' ends by the number of zero bits below
     for logical, length, _ in extents:
         for edge in (logical, logical + length):

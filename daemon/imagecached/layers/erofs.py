@@ -1,11 +1,13 @@
 """EROFS metadata for a tree of inodes whose file data lies elsewhere in the same file.
 
-On disk (Linux ``fs/erofs/erofs_fs.h``): 512-byte blocks; 64-byte "extended" inodes, addressed by nid = offset in the metadata area / 32,
-with extended attributes, small directories, symbolic link targets and chunk maps behind them; larger directories in blocks after all
-inodes. No compression, no shared attributes, no checksum: the layer file's header carries a digest of all this.
+On disk (Linux ``fs/erofs/erofs_fs.h``): 512-byte blocks; 64-byte "extended" inodes, addressed by nid =
+offset in the metadata area / 32, with extended attributes, small directories, symbolic link targets and
+chunk maps behind them; larger directories in blocks after all inodes. No compression, no shared attributes,
+no checksum: the layer file's header carries a digest of all this.
 
-Two passes: :func:`plan` gives every inode its place and size, :func:`Plan.encode` yields the bytes. Both depend on the tree alone, and names
-are sorted, so the same tree gives the same bytes. An inode that has something inline never crosses a block, as the kernel demands.
+Two passes: :func:`plan` gives every inode its place and size, :func:`Plan.encode` yields the bytes. Both
+depend on the tree alone, and names are sorted, so the same tree gives the same bytes. An inode that has
+something inline never crosses a block, as the kernel demands.
 """
 
 from __future__ import annotations
@@ -19,8 +21,8 @@ from typing import Final
 from imagecached.errors import Corrupt
 from imagecached.layers import chunks
 from imagecached.layers.acl import ACCESS, DEFAULT
-from imagecached.layers.chunks import BLOCK, BLOCK_BITS, HOLE
-from imagecached.layers.tree import Node
+from imagecached.layers.chunks import BLOCK, BLOCK_BITS
+from imagecached.layers.node import Node
 
 SUPERBLOCK_OFFSET: Final = 1024
 SUPERBLOCK_BYTES: Final = 128
@@ -46,7 +48,7 @@ XATTR_PREFIXES: Final = ((1, b"user."), (4, b"trusted."), (6, b"security."))
 XATTR_WHOLE: Final = {ACCESS: 2, DEFAULT: 3}
 
 _FILE_TYPES: Final = (0, 5, 3, 0, 2, 0, 4, 0, 1, 0, 7, 0, 6, 0, 0, 0)  # by st_mode >> 12
-_FLUSH: Final = 1 << 20
+_FLUSH: Final = 16384  # inodes encoded at a time: about 1 MiB
 _ZEROS: Final = bytes(BLOCK)
 _REGULAR: Final = stat.S_IFREG >> 12
 
@@ -67,7 +69,7 @@ class _Directory:
 
 @dataclass(slots=True)
 class Plan:
-    """Where everything goes. Offsets count from the metadata area's start, which must be a multiple of the block size."""
+    """Where everything goes. Offsets count from the start of the metadata area, which is block-aligned."""
 
     order: list[Node] = field(default_factory=list)
     directories: dict[Node, _Directory] = field(default_factory=dict)
@@ -94,31 +96,23 @@ class Plan:
             yield from layout.copies
 
     def encode(self, base: int, realigned: int) -> Iterator[bytes]:
-        """The metadata area in pieces of about 1 MiB, for a file that has it at ``base`` and the realigned chunks at ``realigned``."""
+        """The area in pieces, for a file with it at ``base`` and realigned chunks at ``realigned``."""
         blocks = (base + self.inode_bytes) >> BLOCK_BITS
         parts: list[bytes] = []
-        at = held = 0
+        at = 0
         for serial, node in enumerate(self.order, 1):
             place = node.nid << NID_BITS
             if place != at:
                 parts.append(_ZEROS[: place - at])
             if node.mode >> 12 == _REGULAR and node not in self.xattrs and node not in self.sparse:
-                address = _block_address(node)
-                parts.append(
-                    INODE.pack(
-                        FLAT_PLAIN, 0, node.mode, 0, node.size, address, serial, node.uid, node.gid,
-                        node.mtime, node.mtime_ns, node.nlink,
-                    )
-                )  # fmt: skip
-                at = place + INODE_BYTES
+                part = _pack(node, serial, FLAT_PLAIN, 0, node.size, _block_address(node))
             else:
                 part = self._inode(node, serial, blocks, realigned)
-                parts.append(part)
-                at = place + len(part)
-            held += 1
-            if held == _FLUSH // INODE_BYTES:
+            parts.append(part)
+            at = place + len(part)
+            if not serial % _FLUSH:
                 yield b"".join(parts)
-                parts, held = [], 0
+                parts = []
         parts.append(bytes(self.inode_bytes - at))
         yield b"".join(parts)
         yield from self._blocks()
@@ -131,33 +125,24 @@ class Plan:
     def _inode(self, node: Node, serial: int, blocks: int, realigned: int) -> bytes:
         """One inode with all that lies behind it."""
         xattrs = self.xattrs.get(node, b"")
-        kind = stat.S_IFMT(node.mode)
-        layout, size, u, tail = FLAT_PLAIN, 0, 0, b""
-        if kind == stat.S_IFDIR:
-            directory = self.directories[node]
-            size = directory.size
-            if directory.block < 0:
-                layout, tail = FLAT_INLINE, _dirents(directory, 0)
-            else:
-                u = blocks + directory.block
-        elif kind == stat.S_IFLNK:
-            size = len(node.target)
-            if node in self.targets:
-                u = blocks + self.targets[node]
-            else:
-                layout, tail = FLAT_INLINE, node.target
-        elif node in self.sparse:
+        layout, size, u, tail = FLAT_PLAIN, 0, node.rdev, b""
+        if node in self.sparse:
             chunked = self.sparse[node]
-            layout, size, u, tail = CHUNK_BASED, node.size, chunked.bits - BLOCK_BITS, chunked.encoded(realigned)
-        elif kind == stat.S_IFREG:
+            layout, size = CHUNK_BASED, node.size
+            u, tail = chunked.bits - BLOCK_BITS, chunked.encoded(realigned)
+        elif node.mode >> 12 == _REGULAR:
             size, u = node.size, _block_address(node)
-        else:
-            u = node.rdev
+        elif node.children is not None:
+            directory = self.directories[node]
+            size, u = directory.size, blocks + directory.block
+            if directory.block < 0:
+                layout, u, tail = FLAT_INLINE, 0, _dirents(directory, 0)
+        elif node in self.targets:
+            size, u = len(node.target), blocks + self.targets[node]
+        elif node.target:
+            layout, size, tail = FLAT_INLINE, len(node.target), node.target
         words = 1 + (len(xattrs) - XATTR_HEADER.size) // 4 if xattrs else 0
-        head = INODE.pack(
-            layout, words, node.mode, 0, size, u, serial, node.uid, node.gid, node.mtime, node.mtime_ns, node.nlink
-        )
-        return head + xattrs + tail
+        return _pack(node, serial, layout, words, size, u) + xattrs + tail
 
     def _blocks(self) -> Iterator[bytes]:
         """The directory area: large directories and long link targets."""
@@ -166,11 +151,13 @@ class Plan:
                 yield node.target + bytes(-len(node.target) % BLOCK)
             else:
                 directory = self.directories[node]
-                yield b"".join(_dirents(directory, block).ljust(BLOCK, b"\0") for block in range(len(directory.cuts)))
+                yield b"".join(
+                    _dirents(directory, block).ljust(BLOCK, b"\0") for block in range(len(directory.cuts))
+                )
 
 
 def plan(root: Node, most: int) -> Plan:
-    """Place every inode below ``root`` and count names (``nlink``). Corrupt when more than ``most`` bytes are needed.
+    """Place every inode below ``root`` and count its names. Corrupt when more than ``most`` bytes are needed.
 
     Until :meth:`Plan.release` the tree belongs to the plan.
     """
@@ -210,20 +197,39 @@ def plan(root: Node, most: int) -> Plan:
 def superblock(*, meta: int, inodes: int, file_bytes: int, uuid: bytes) -> bytes:
     """The superblock of a file of ``file_bytes`` with its metadata area at byte ``meta``."""
     return SUPERBLOCK.pack(
-        MAGIC, 0, _MTIME, BLOCK_BITS, 0, ROOT_NID, inodes, 0, 0, file_bytes >> BLOCK_BITS, meta >> BLOCK_BITS, 0,
-        uuid, b"", _CHUNKED_FILE,
+        MAGIC, 0, _MTIME, BLOCK_BITS, 0, ROOT_NID, inodes, 0, 0,
+        file_bytes >> BLOCK_BITS, meta >> BLOCK_BITS, 0, uuid, b"", _CHUNKED_FILE,
     )  # fmt: skip
+
+
+def _pack(node: Node, serial: int, layout: int, words: int, size: int, u: int) -> bytes:
+    """The 64 bytes of an inode."""
+    return INODE.pack(
+        layout,
+        words,
+        node.mode,
+        0,
+        size,
+        u,
+        serial,
+        node.uid,
+        node.gid,
+        node.mtime,
+        node.mtime_ns,
+        node.nlink,
+    )
 
 
 def _block_address(node: Node) -> int:
     if not node.data:
         return 0
-    assert isinstance(node.data, int) and not node.data % BLOCK
+    assert isinstance(node.data, int)
+    assert not node.data % BLOCK
     return node.data >> BLOCK_BITS
 
 
 def _place(found: Plan, node: Node, at: int, tail: int) -> int:
-    """Place an inode with ``tail`` inline bytes; the inode and what is inline stay in one block where that is possible."""
+    """Place an inode with ``tail`` inline bytes, all in one block; attributes alone may cross blocks."""
     xattrs = 0
     if node.xattrs:
         found.xattrs[node] = _xattrs(node.xattrs)
@@ -239,7 +245,9 @@ def _place(found: Plan, node: Node, at: int, tail: int) -> int:
 
 def _fits(node: Node, tail: int) -> bool:
     """Whether ``tail`` bytes can be inline: in one block with inode and attributes."""
-    xattrs = sum(4 + len(key) + len(value) + 3 for key, value in node.xattrs.items()) + XATTR_HEADER.size if node.xattrs else 0
+    xattrs = 0
+    if node.xattrs:
+        xattrs = XATTR_HEADER.size + sum(7 + len(key) + len(value) for key, value in node.xattrs.items())
     return INODE_BYTES + xattrs + tail <= BLOCK
 
 
@@ -302,7 +310,8 @@ def _xattrs(xattrs: dict[bytes, bytes]) -> bytes:
     parts = [XATTR_HEADER.pack(0, 0)]
     for key, value in sorted(xattrs.items()):
         index, name = _prefix(key)
-        parts.append(XATTR_ENTRY.pack(len(name), index, len(value)) + name + value + bytes(-(len(name) + len(value)) % 4))
+        entry = XATTR_ENTRY.pack(len(name), index, len(value)) + name + value
+        parts.append(entry + bytes(-len(entry) % 4))
     return b"".join(parts)
 
 

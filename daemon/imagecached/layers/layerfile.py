@@ -8,8 +8,9 @@ metadata.offset …     all the rest, covered by ``metadata_digest``:
                       realigned chunks of sparse files, EROFS metadata, notes (MessagePack), zeros
 ====================  ===========================================================================
 
-Order on disk: everything but the superblock → fdatasync → superblock → fdatasync. A file without a superblock is unfinished; nothing mounts
-it. Everything after the tar depends on the tar alone, so one diffID gives one file, byte for byte.
+Order on disk: everything but the superblock → fdatasync → superblock → fdatasync. A file without a
+superblock is unfinished; nothing mounts it. Everything after the tar depends on the tar alone, so one diffID
+gives one file, byte for byte.
 """
 
 from __future__ import annotations
@@ -82,8 +83,8 @@ class LayerInfo:
 class LayerWriter:
     """Writes one layer file from the bytes of a tar stream; synchronous, used by one thread at a time.
 
-    ``fd``: an empty regular file, open for reading and writing; it stays the caller's. ``expected``: the diffID, or None to take any.
-    After an error the file is of no use and has no superblock.
+    ``fd``: an empty regular file, open for reading and writing; it stays the caller's. ``expected``: the
+    diffID, or None to take any. After an error the file is of no use and has no superblock.
     """
 
     def __init__(self, fd: int, limits: Limits, expected: Digest | None) -> None:
@@ -108,7 +109,7 @@ class LayerWriter:
         self._scanner.feed(data)
 
     def finish(self) -> LayerInfo:
-        """End of stream: check it and the diffID, write all the rest, make it durable. Corrupt, OutOfSpace."""
+        """End of stream: check it and the diffID, write the rest, make it durable. Corrupt, OutOfSpace."""
         self._scanner.finish()
         algorithm = "sha256" if self._expected is None else self._expected.algorithm
         diff_id = Digest.parse(f"{algorithm}:{self._hasher.hexdigest()}")
@@ -136,13 +137,15 @@ def write_image(
 ) -> Header:
     """Write everything behind the data at 4096…``data_end`` and make the file mountable and durable.
 
-    Shared by layer files (``diff_id``) and seams (``chain_id``; the caller has put the data of linked files at 512-aligned offsets from 4096
-    on, ``tar_bytes`` 0). ``Node.data`` are byte offsets in ``fd``, which must be readable when there are sparse files.
-    Corrupt (too much metadata), OutOfSpace.
+    Shared by layer files (``diff_id``) and seams (``chain_id``; the caller has put the data of linked files
+    at 512-aligned offsets from 4096 on, ``tar_bytes`` 0). ``Node.data`` are byte offsets in ``fd``, which
+    must be readable when there are sparse files. Corrupt (too much metadata), OutOfSpace.
     """
     plan = erofs.plan(root, limits.metadata_bytes)
     try:
-        header = _write_metadata(fd, plan, msgspec.msgpack.encode(notes), data_end, limits, tar_bytes, entries, diff_id, chain_id)
+        header = _write_metadata(
+            fd, plan, msgspec.msgpack.encode(notes), data_end, limits, tar_bytes, entries, diff_id, chain_id
+        )
     finally:
         plan.release()
     _sync(fd)
@@ -182,7 +185,7 @@ def _write_metadata(
     write_at(fd, tail, at)
     header = Header(
         FORMAT, tar_bytes, entries, plan.inodes, Area(base, plan.length), notes_area, metadata,
-        f"sha256:{digest.hexdigest()}", diff_id and str(diff_id), chain_id and str(chain_id),  # plain str for msgspec
+        f"sha256:{digest.hexdigest()}", _plain(diff_id), _plain(chain_id),
     )  # fmt: skip
     write_at(fd, msgspec.json.encode(header).ljust(HEADER_BYTES, b"\0"), 0)
     return header
@@ -201,7 +204,15 @@ def read_header(fd: int) -> Header:
     except (msgspec.MsgspecError, UnicodeDecodeError, InvalidInput) as error:
         raise Corrupt("not a layer file: its header cannot be read") from error
     metadata, image, notes = header.metadata, header.image, header.notes
-    inside = DATA_OFFSET <= metadata.offset <= image.offset <= image.end <= notes.offset <= notes.end <= metadata.end
+    inside = (
+        DATA_OFFSET
+        <= metadata.offset
+        <= image.offset
+        <= image.end
+        <= notes.offset
+        <= notes.end
+        <= metadata.end
+    )
     if not inside or header.tar_bytes > metadata.offset - DATA_OFFSET or os.fstat(fd).st_size != metadata.end:
         raise Corrupt("layer file: its header does not fit the file")
     return header
@@ -216,7 +227,7 @@ def read_notes(fd: int, header: Header) -> Notes:
 
 
 def verify_layer(path: Path, diff_id: Digest) -> None:
-    """Digest tar and metadata of the layer file again; compare them, header and superblock. Corrupt says what differs; OSError."""
+    """Digest tar and metadata again, check header and superblock. Corrupt says what differs; OSError."""
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         header = read_header(fd)
@@ -254,6 +265,10 @@ def _space(error: OSError) -> Exception:
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return OutOfSpace(f"no space left for the layer: {error.strerror}")
     return error
+
+
+def _plain(digest: Digest | None) -> str | None:
+    return None if digest is None else str(digest)  # msgspec takes no subclass of str
 
 
 def _superblock(header: Header) -> bytes:

@@ -1,7 +1,7 @@
 """PAX extended headers and sparse maps of a tar member, read as Go's ``archive/tar`` reads them.
 
-Pure functions from bytes to values; whatever is malformed raises Corrupt. Specification: POSIX.1-2017 pax § Extended Header,
-GNU tar manual § Storing Sparse Files.
+Pure functions from bytes to values; whatever is malformed raises Corrupt. Specification: POSIX.1-2017 pax §
+Extended Header, GNU tar manual § Storing Sparse Files.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def bounded(seconds: int, nanoseconds: int = 0) -> tuple[int, int]:
 
 
 def records(payload: bytes) -> dict[bytes, bytes]:
-    """The records of one extended header; the pairs of sparse format 0.0 arrive joined under ``GNU.sparse.map``."""
+    """The records of one extended header; the pairs of sparse format 0.0 joined as ``GNU.sparse.map``."""
     found: dict[bytes, bytes] = {}
     pieces: list[bytes] = []
     at, end = 0, len(payload)
@@ -78,13 +78,13 @@ def _record(payload: bytes, at: int) -> tuple[bytes, bytes, int]:
     if length < 5 or after > len(payload) or after <= space + 1 or payload[after - 1] != 0x0A:
         raise Corrupt("PAX header: record with a wrong length")
     key, equals, value = payload[space + 1 : after - 1].partition(b"=")
-    if not equals or b"\0" in (value if key in _TEXT_KEYS else key):
+    if not key or not equals or b"\0" in (value if key in _TEXT_KEYS else key):
         raise Corrupt(f"PAX header: malformed record {key[:40]!r}")
     return key, value, after
 
 
 def sparse_format(found: dict[bytes, bytes]) -> bytes | None:
-    """``0`` (map in the header), ``1`` (map before the data) or None: not sparse, or a version nobody knows."""
+    """``0`` (map in the header), ``1`` (map before the data), or None: not sparse, or an unknown version."""
     version = found.get(b"GNU.sparse.major", b""), found.get(b"GNU.sparse.minor", b"")
     if version in ((b"0", b"0"), (b"0", b"1")):
         return b"0"
@@ -93,15 +93,13 @@ def sparse_format(found: dict[bytes, bytes]) -> bytes | None:
     return b"0" if version == (b"", b"") and found.get(_SPARSE_MAP) else None
 
 
-def header_map(found: dict[bytes, bytes], limits: Limits, name: bytes) -> list[Piece]:
+def header_map(found: dict[bytes, bytes]) -> list[Piece]:
     """The sparse map of formats 0.0 and 0.1."""
     count = integer(found.get(b"GNU.sparse.numblocks", b""))
     text = found.get(_SPARSE_MAP, b"")
     numbers = text.split(b",") if text else []
     if count < 0 or len(numbers) != 2 * count:
         raise Corrupt("PAX header: sparse map of a wrong length")
-    if count > limits.sparse_extents:
-        raise exceeded("sparse_extents", limits.sparse_extents, name)
     return _pairs([integer(number) for number in numbers])
 
 
