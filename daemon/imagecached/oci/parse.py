@@ -109,11 +109,10 @@ def parse_manifest(raw: bytes, media_type: str = "") -> Manifest | Index:
     if kind in INDEX_TYPES:
         entries = _decode(raw, _Index, "index", MAX_MANIFEST_BYTES).manifests or []
         return Index(tuple(_descriptor(entry, "index") for entry in entries), kind, raw)
-    _refuse_artifact(envelope)
     document = _decode(raw, _Manifest, "manifest", MAX_MANIFEST_BYTES)
     layers = tuple(_descriptor(layer, "manifest") for layer in document.layers or [])
     manifest = Manifest(_descriptor(document.config, "manifest"), layers, kind, raw)
-    _refuse_unusable(manifest)
+    _refuse_unusable(manifest, envelope.artifact_type)
     return manifest
 
 
@@ -190,15 +189,10 @@ def _by_shape(envelope: _Envelope, claimed: str) -> str:
     raise Unsupported(f"neither image manifest nor index (sent as {claimed[:120] or 'no type'!r})")
 
 
-def _refuse_artifact(envelope: _Envelope) -> None:
-    if envelope.artifact_type:
-        raise Unsupported(f"not a container image but an artifact of type {envelope.artifact_type[:120]!r}")
-
-
-def _refuse_unusable(manifest: Manifest) -> None:
+def _refuse_unusable(manifest: Manifest, artifact: str | None) -> None:
     config = manifest.config.media_type
     if config not in CONFIG_TYPES and (manifest.media_type, config) != (DOCKER_MANIFEST, LEGACY_CONFIG):
-        raise Unsupported(f"not a container image but an artifact: config type {config[:120]!r}")
+        raise Unsupported(f"not a container image but an artifact of type {(artifact or config)[:120]!r}")
     if not manifest.layers:
         raise Unsupported("image without layers")
     if len(manifest.layers) > MAX_LAYERS:
