@@ -151,7 +151,7 @@ class Store:
 
         Add first, then look whether they are there; more may be added to the hold.
         """
-        return Hold(self._state.holds, owner, digests)
+        return self._state.hold(owner, digests)
 
     def touch(self, name: str) -> None:
         """Note that an image is used now: what gc evicts last. Written to disk later."""

@@ -23,6 +23,7 @@ Gate = Callable[[], AbstractContextManager[None]]
 
 _FULL: Final = frozenset({sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_SHMSIZE})
 _CORRUPT: Final = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR})
+_FAILURES: Final = (sqlite3.Error, UnicodeDecodeError)  # the latter: an error message quotes the garbage
 _PRIMARY: Final = 0xFF  # extended result codes keep the class in the low byte
 
 
@@ -56,7 +57,7 @@ class Database:
         with self._read_lock:
             try:
                 return self._reader.execute(sql, values).fetchall()
-            except sqlite3.Error as error:
+            except _FAILURES as error:
                 raise translated(error, self.path) from error
 
     def transact(self, body: Callable[[sqlite3.Connection], T], *, durable: bool = True) -> T:
@@ -68,7 +69,7 @@ class Database:
         with self.lock:
             try:
                 return self._once(body, durable=durable)
-            except sqlite3.Error as error:
+            except _FAILURES as error:
                 raise translated(error, self.path) from error
 
     def shrink(self, body: Callable[[sqlite3.Connection], T], gate: Gate = nullcontext) -> T:
@@ -102,13 +103,13 @@ class Database:
     def _at_any_price(self, action: Callable[[], T]) -> T:
         try:
             return action()
-        except sqlite3.Error as error:
+        except _FAILURES as error:
             failure = translated(error, self.path)
             if not isinstance(failure, OutOfSpace) or not self._give_back():
                 raise failure from error
         try:
             return action()
-        except sqlite3.Error as error:
+        except _FAILURES as error:
             raise translated(error, self.path) from error
 
     def _connect(self) -> sqlite3.Connection:
@@ -123,7 +124,7 @@ class Database:
         return connection
 
 
-def translated(error: sqlite3.Error, path: Path) -> Exception:
+def translated(error: Exception, path: Path) -> Exception:
     """The error of ours that says what to do about one of SQLite's; a mistake of this program stays what it
     is.
     """

@@ -1,9 +1,9 @@
 """Leases in memory: what a running pull, mount or publish needs is not collected meanwhile.
 
 A lease ends with its user, at the latest with the process. Adding to one never waits for gc to think, only
-for its commit: gc calls :meth:`Holds.observe`, plans with what is held, and commits inside :meth:`Holds.settled`,
-which fails if a lease has come to need what is about to go. So whoever adds first and looks second never sees
-a file that is then removed, not even one who is done before gc is.
+for its commit: gc calls :meth:`Holds.observe`, plans with what is held, and commits inside
+:meth:`Holds.settled`, which fails if a lease has come to need what is about to go. So whoever adds first and
+looks second never sees a file that is then removed, not even one who is done before gc is.
 """
 
 from __future__ import annotations

@@ -19,7 +19,6 @@ from imagecached.oci.platform import Platform
 from imagecached.oci.reference import Reference
 from imagecached.store import layers, pins, schema, snapshots
 from imagecached.store.db import Row
-from imagecached.store.holds import Hold
 from imagecached.store.points import point
 from imagecached.store.records import Image, ImageRecord, Snapshot
 from imagecached.store.state import State
@@ -78,7 +77,7 @@ def put(state: State, record: ImageRecord) -> Snapshot:
     FailedPrecondition if a layer is missing, Corrupt if a document is not what its digest says, OutOfSpace.
     """
     _check(record)
-    with Hold(state.holds, f"image {record.name}", needs(record)):
+    with state.hold(f"image {record.name}", needs(record)):
         make_whole(state, record.diff_ids, record)
     point("image.recorded")
     made = snapshots.find(state, record.chain_id)

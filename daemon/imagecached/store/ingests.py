@@ -11,7 +11,6 @@ from pathlib import Path
 
 from imagecached.oci.digest import Digest
 from imagecached.store.files import no_space
-from imagecached.store.holds import Hold
 from imagecached.store.points import point
 from imagecached.store.state import State
 
@@ -28,7 +27,7 @@ class Ingest:
         self.written = 0
         self.published = False
         self._state = state
-        self._hold = Hold(state.holds, f"ingest {digest}")
+        self._hold = state.hold(f"ingest {digest}")
 
     def open(self) -> None:
         """Create the file; nobody else has it."""

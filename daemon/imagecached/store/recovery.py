@@ -26,7 +26,7 @@ from imagecached.store import collect, images, layers, snapshots
 from imagecached.store.budget import Budget
 from imagecached.store.db import Database
 from imagecached.store.files import disk_bytes, empty_directory, scan, sync_directory
-from imagecached.store.holds import Hold, Holds
+from imagecached.store.holds import Holds
 from imagecached.store.layout import Layout
 from imagecached.store.points import point
 from imagecached.store.records import Layer, Recovery, StorePolicy
@@ -78,7 +78,7 @@ def mend(state: State) -> tuple[str, ...]:
     damaged = [image for image in images.every(state) if image.damaged]
     for image in damaged:
         try:
-            with Hold(state.holds, f"mend {image.name}", images.needs(image)):
+            with state.hold(f"mend {image.name}", images.needs(image)):
                 images.make_whole(state, image.diff_ids)
         except ImagecachedError as error:  # it stays damaged and is pulled again
             log.info("image stays damaged", extra={"image": image.name, "reason": str(error)})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from imagecached.errors import OutOfSpace
@@ -12,7 +12,7 @@ from imagecached.layers.limits import Limits
 from imagecached.oci.digest import Digest
 from imagecached.store.budget import Budget, Totals
 from imagecached.store.db import Database
-from imagecached.store.holds import Holds
+from imagecached.store.holds import Hold, Holds
 from imagecached.store.layout import Layout
 from imagecached.store.root import Root
 
@@ -51,6 +51,10 @@ class State:
     @property
     def layout(self) -> Layout:
         return self.root.layout
+
+    def hold(self, owner: str, digests: Iterable[Digest] = ()) -> Hold:
+        """A lease that keeps ``digests`` from gc until it is released."""
+        return Hold(self.holds, owner, digests)
 
     def refresh(self) -> None:
         """Sum the rows again after they changed."""
