@@ -124,8 +124,8 @@ def _visibility(facts: Facts) -> Finding:
             return Finding("visibility", "ok", "mounts are made below a shared mount")
         case "private":
             advice = (
-                "a container runtime outside will not see them; systemd: remove options that give the unit a mount"
-                " namespace (PrivateTmp, ProtectSystem, …); Kubernetes: mountPropagation: Bidirectional"
+                "a container runtime outside will not see them; systemd: remove options that give the unit a"
+                " mount namespace (PrivateTmp, ProtectSystem, …); Kubernetes: mountPropagation: Bidirectional"
             )
             text = "mounts are seen in this mount namespace only, not by the host"
             return Finding("visibility", "warn", text, advice)

@@ -64,7 +64,7 @@ def mount_overlay(
 
 
 def make_writable(directory: Path) -> None:
-    """``upper`` and ``work`` in ``directory``. The upper is the root of the tree: 0755, as with containerd."""
+    """``upper`` and ``work`` in ``directory``. The upper is the tree's root: 0755, as with containerd."""
     upper = directory / "upper"
     upper.mkdir()
     upper.chmod(0o755)  # whatever the umask
