@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -57,8 +57,8 @@ class FakeStore:
     def touch(self, name: str) -> None:
         self.touched.append(name)
 
-    @asynccontextmanager
-    async def hold(self, owner: str, *digests: Digest) -> AsyncIterator[None]:
+    @contextmanager
+    def hold(self, owner: str, digests: Iterable[Digest] = ()) -> Iterator[None]:
         self.held.append(owner)
         yield
         self.held.remove(owner)

@@ -8,8 +8,8 @@ mount that fails leaves nothing.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
@@ -55,7 +55,7 @@ class Store(Protocol):
     def image(self, name: str) -> Image | None: ...
     def chain(self, chain_id: Digest) -> Chain: ...
     def touch(self, name: str) -> None: ...
-    def hold(self, owner: str, *digests: Digest) -> AbstractAsyncContextManager[object]: ...
+    def hold(self, owner: str, digests: Iterable[Digest] = ()) -> AbstractContextManager[object]: ...
 
 
 class Containers:
@@ -72,7 +72,7 @@ class Containers:
         ``read_write`` changes live until :meth:`umount`. NotFound; InvalidInput: the target;
         FailedPrecondition: damaged image.
         """
-        async with self._held(image) as (_, layers):
+        with self._held(image) as (_, layers):
             await aio.finish(self._trees.mount, layers, target, read_write=read_write)
 
     async def umount(self, target: Path) -> None:
@@ -98,7 +98,7 @@ class Containers:
         command, unknown user.
         """
         run = replace(settings or Run(), arguments=tuple(command), terminal=terminal)
-        async with self._held(image) as (found, layers):
+        with self._held(image) as (found, layers):
             return await aio.finish(self._trees.bundle, layers, _config(found), run, client)
 
     async def release(self, container_id: str) -> None:
@@ -112,15 +112,15 @@ class Containers:
         """
         return await aio.finish(self._trees.reap)
 
-    @asynccontextmanager
-    async def _held(self, name: str) -> AsyncIterator[tuple[Image, list[Path]]]:
+    @contextmanager
+    def _held(self, name: str) -> Iterator[tuple[Image, list[Path]]]:
         """The image and its files, top first, safe from gc until the mounts protect them."""
         image = self._store.image(name)
         if image is None:
             raise NotFound(f"image {name} is not here: pull it")
         if image.damaged:
             raise FailedPrecondition(f"image {name} is damaged: pull it again")
-        async with self._store.hold(f"mount {name}", image.chain_id):
+        with self._store.hold(f"mount {name}", [image.chain_id]):
             chain = self._store.chain(image.chain_id)
             self._store.touch(name)
             yield image, [*([chain.seam] if chain.seam else []), *chain.layers]
