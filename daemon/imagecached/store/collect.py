@@ -173,19 +173,18 @@ def _finish(state: State, trash: list[Path]) -> None:
 
 
 def _figures(state: State, more: int) -> str:
-    budget = state.budget
-    policy = budget.policy
+    budget, policy = state.budget, state.budget.policy
     quota = f"a quota of {_size(policy.quota_bytes)}" if policy.quota_bytes else "no quota"
     return (
-        f"{_size(more)} more do not fit below {budget.root}: {_size(budget.used())} used with {quota}, "
+        f"no room for {_size(more)} more below {budget.root}: {_size(budget.used())} used with {quota}, "
         f"{_size(budget.free())} free on the disk of which {_size(policy.free_bytes)} stay free, "
         "and evicting every image that may go is not enough"
     )
 
 
 def _size(count: float) -> str:
-    for unit in _UNITS:
-        if count < _STEP or unit == _UNITS[-1]:
+    for unit in _UNITS[:-1]:
+        if count < _STEP:
             return f"{count:.0f} {unit}" if unit == _UNITS[0] else f"{count:.1f} {unit}"
         count /= _STEP
-    raise AssertionError(count)
+    return f"{count:.1f} {_UNITS[-1]}"

@@ -88,7 +88,7 @@ def test_make_room_for_too_much_evicts_nothing(state: State) -> None:
         pulled(state, f"app{number}", layer(number))
     spare = publish(state, layer(9))
     set_policy(state, StorePolicy(quota_bytes=1 << 20, free_bytes=0))
-    with pytest.raises(OutOfSpace, match=r"1\.0 GiB more do not fit .* quota of 1\.0 MiB"):
+    with pytest.raises(OutOfSpace, match=r"no room for 1\.0 GiB more .* quota of 1\.0 MiB"):
         collect.make_room(state, 1 << 30)
     assert len(images.every(state)) == 3
     assert layers.find(state, spare.diff_id) is None
