@@ -243,12 +243,12 @@ def _place(found: Plan, node: Node, at: int, tail: int) -> int:
     return (at + INODE_BYTES + xattrs + tail + 31) & -32
 
 
-def _fits(node: Node, tail: int) -> bool:
-    """Whether ``tail`` bytes can be inline: in one block with inode and attributes."""
+def _fits(node: Node, tail: int, room: int = BLOCK) -> bool:
+    """Whether ``tail`` bytes can be inline: in ``room`` bytes of one block with inode and attributes."""
     xattrs = 0
     if node.xattrs:
         xattrs = XATTR_HEADER.size + sum(7 + len(key) + len(value) for key, value in node.xattrs.items())
-    return INODE_BYTES + xattrs + tail <= BLOCK
+    return INODE_BYTES + xattrs + tail <= room
 
 
 def _place_directory(found: Plan, node: Node, parent: Node, at: int) -> int:
@@ -263,7 +263,8 @@ def _place_directory(found: Plan, node: Node, parent: Node, at: int) -> int:
             used = need
     directory = _Directory(node, parent, names, cuts, used)
     found.directories[node] = directory
-    inline = directory.size if len(cuts) == 1 and _fits(node, used) else 0
+    room = BLOCK - at % BLOCK if node is parent else BLOCK  # the root stays where the superblock says
+    inline = directory.size if len(cuts) == 1 and _fits(node, used, room) else 0
     if not inline:
         directory.block = found.blocks
         found.blocks += len(cuts)

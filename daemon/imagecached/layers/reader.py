@@ -169,27 +169,28 @@ class LayerReader:
             prefix = path + b"/" if path else b""
             stack.extend((prefix + name, found) for name, found in reversed(below))
 
-    def resolve(self, path: bytes) -> Entry | None:
-        """What ``path`` means with symbolic links followed, all inside this one layer, also at its end.
+    def resolve(self, path: bytes) -> tuple[bytes, Entry] | None:
+        """Where ``path`` leads with symbolic links followed, also the last, all inside this one layer.
 
         None where nothing is. What is neither directory nor link ends the way, and is returned.
         As continuity's ``fs.RootPath``, except where a link's target climbs with ``..`` out of another link.
         """
         todo = path.split(b"/")[::-1]
-        trail = [self.root]
+        trail = [(b"", self.root)]
         links = 0
         while todo:
             part = todo.pop()
             if part == b"..":
                 del trail[max(1, len(trail) - 1) :]
             elif part not in (b"", b"."):
-                found = self.child(trail[-1], part)
+                above, directory = trail[-1]
+                found = self.child(directory, part)
                 if found is None:
                     return None
                 if not stat.S_ISLNK(found.mode):
+                    trail.append((above + b"/" + part if above else part, found))
                     if not found.is_dir:
-                        return found
-                    trail.append(found)
+                        break
                     continue
                 links += 1
                 if links > _LINKS:
