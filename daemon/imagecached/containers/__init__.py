@@ -69,7 +69,7 @@ class Containers:
         """Mount the tree of ``image`` on the empty directory ``target``.
 
         Set-uid bits and devices have no effect there, since any user of the host may reach it. With
-        ``read_write`` changes live until :meth:`umount`. NotFound; InvalidInput: the target;
+        ``read_write`` changes live until :meth:`umount`, or a reboot. NotFound; InvalidInput: the target;
         FailedPrecondition: damaged image.
         """
         with self._held(image) as (_, layers):

@@ -17,6 +17,7 @@ from imagecached.errors import InvalidInput
 from imagecached.mounts import ladder, mountinfo, syscalls
 from imagecached.mounts.failures import translated
 from imagecached.mounts.kernel import LADDER, Kernel, Method
+from imagecached.mounts.mountinfo import Mount
 from imagecached.mounts.overlay import check_path, make_writable, mount_overlay
 from imagecached.mounts.points import Points, backing_file, used
 
@@ -35,6 +36,7 @@ class Mounter:
         self.refused = dict(refused or {})
         self._points = Points(self.root / "m")
         self._lock = threading.Lock()
+        self._asked_for: set[str] = set()  # mount points handed out since the last sweep looked
 
     @classmethod
     def probe(cls, root: Path, allowed: Sequence[Method] = LADDER) -> Mounter:
@@ -51,7 +53,7 @@ class Mounter:
         NotFound; Corrupt: it does not mount. The caller names ``file`` to :meth:`sweep` until it is in use.
         """
         with self._lock:
-            return self._points.mount(file, self.method)
+            return self._layer(file)
 
     def overlay(
         self,
@@ -75,7 +77,7 @@ class Mounter:
         if not layers:
             raise InvalidInput("an overlay needs a layer")
         with self._lock:
-            lowers = [self._points.mount(file, self.method) for file in dict.fromkeys(layers)]
+            lowers = [self._layer(file) for file in dict.fromkeys(layers)]
             try:
                 if writable is not None:
                     make_writable(writable)
@@ -109,18 +111,32 @@ class Mounter:
 
         ``keep``: files whose directories were handed out to somebody who has not mounted them yet.
         """
+        idle = self._idle(keep)
+        swept = frozenset(file for mount, file in idle.items() if self._unmount_if_still_idle(mount))
         with self._lock:
-            table = mountinfo.read()
-            points = self._points.mounts(table)
-            busy = used(table, points)
-            idle = {mount: backing_file(mount) for mount in points if mount.point not in busy}
-            swept = frozenset(
-                file for mount, file in idle.items() if file not in keep and self._points.unmount(mount)
-            )
             self._points.remove_leftovers()
         if swept:
             log.info("idle layers unmounted", extra={"layers": len(swept)})
         return swept
+
+    def _idle(self, keep: Collection[Path]) -> dict[Mount, Path]:
+        with self._lock:
+            self._asked_for.clear()
+            table = mountinfo.read()
+            points = self._points.mounts(table)
+            busy = used(table, points)
+            files = {mount: backing_file(mount) for mount in points if mount.point not in busy}
+        return {mount: file for mount, file in files.items() if file not in keep}
+
+    def _unmount_if_still_idle(self, mount: Mount) -> bool:
+        # An unmount may take milliseconds, and a thousand of them seconds: mounts go on in between.
+        with self._lock:
+            return mount.point not in self._asked_for and self._points.unmount(mount)
+
+    def _layer(self, file: Path) -> Path:
+        point = self._points.mount(file, self.method)
+        self._asked_for.add(str(point))
+        return point
 
 
 def _prepared(root: Path) -> Path:

@@ -75,14 +75,15 @@ def containing(table: list[Mount], path: str) -> Mount | None:
 def process_roots() -> frozenset[str]:
     """Sources of what any process anywhere has as its ``/``: the containers that run, whoever runs them."""
     roots = set()
-    for table in _other_namespaces():
-        mount = topmost(parse(table), "/")
+    for table in _every_namespace():
+        at_root = b"\n".join(line for line in table.split(b"\n") if line.split(b" ", 5)[4:5] == [b"/"])
+        mount = topmost(parse(at_root), "/")
         if mount is not None:
             roots.add(mount.source)
     return frozenset(roots)
 
 
-def _other_namespaces() -> Iterator[bytes]:
+def _every_namespace() -> Iterator[bytes]:
     """One table per mount namespace; processes that end meanwhile are no longer of interest."""
     seen = set()
     for process in Path("/proc").glob("[0-9]*"):
@@ -118,7 +119,9 @@ def _parse_line(line: bytes) -> Mount:
 
 
 def _text(field: bytes) -> str:
-    return os.fsdecode(_ESCAPE.sub(lambda match: bytes([int(match[1], 8)]), field))
+    if b"\\" in field:
+        field = _ESCAPE.sub(lambda match: bytes([int(match[1], 8)]), field)
+    return os.fsdecode(field)
 
 
 def _lowers(options: tuple[str, ...]) -> Iterator[str]:

@@ -2,9 +2,11 @@
 
 The options are containerd's: ``index=off`` and else the kernel's defaults, so that a tree behaves the same
 whoever mounted it. (With the index, overlayfs would remember file handles of its lower layers in the upper
-directory, and those change with each mount of an EROFS without UUID.) All options of one mount share a page;
-what is longer would be cut silently, so it is given by relative paths, from a thread with a working directory
-of its own. That works on every kernel we support; ``lowerdir+`` of fsconfig(2) needs Linux 6.7.
+directory, and those change with each mount of an EROFS without UUID.) Only a writable overlay is
+``volatile``: what is written goes with the mount, so nothing of it is worth a sync. All options of one mount
+share a page; what is longer would be cut silently, so it is given by relative paths, from a thread with a
+working directory of its own. That works on every kernel we support; ``lowerdir+`` of fsconfig(2) needs Linux
+6.7.
 """
 
 from __future__ import annotations
@@ -33,7 +35,7 @@ def options(lowers: Sequence[str | Path], writable: str | Path | None) -> str:
     """The options of an overlay of ``lowers``, top first, with ``upper`` and ``work`` in ``writable``."""
     parts = ["index=off", "lowerdir=" + ":".join(map(str, lowers))]
     if writable is not None:
-        parts += [f"upperdir={writable}/upper", f"workdir={writable}/work"]
+        parts += [f"upperdir={writable}/upper", f"workdir={writable}/work", "volatile"]
     return ",".join(parts)
 
 

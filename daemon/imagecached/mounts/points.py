@@ -35,6 +35,7 @@ class Points:
         self.directory = directory
         self.empty = directory / _EMPTY
         self.empty.mkdir(mode=0o755, exist_ok=True)
+        self._name = str(directory)
         self._device = directory.stat().st_dev
         self._right: dict[str, int] = {}  # name → device of the mount that was seen to be the right one
 
@@ -53,7 +54,7 @@ class Points:
         return [
             mount
             for mount in table
-            if mount.filesystem == "erofs" and Path(mount.point).parent == self.directory
+            if mount.filesystem == "erofs" and mount.point.rpartition("/")[0] == self._name
         ]
 
     def unmount(self, mount: Mount) -> bool:
@@ -102,6 +103,8 @@ class Points:
 
 def backing_file(mount: Mount) -> Path:
     """The layer file behind an EROFS mount, by the name it was mounted with."""
+    if not mount.source.startswith("/dev/"):
+        return Path(mount.source)
     try:
         name = Path(f"/sys/dev/block/{mount.device}/loop/backing_file").read_bytes()
     except OSError:
@@ -111,7 +114,7 @@ def backing_file(mount: Mount) -> Path:
 
 def used(table: list[Mount], points: list[Mount]) -> frozenset[str]:
     """Which of ``points`` lie below an overlay of ``table``, or are mounted a second time elsewhere. Pure."""
-    by_name = {Path(mount.point).name: mount.point for mount in points}
+    by_name = {mount.point.rpartition("/")[2]: mount.point for mount in points}
     by_device = {mount.device: mount.point for mount in points}
     paths = frozenset(by_name.values())
     found = set()
@@ -120,7 +123,7 @@ def used(table: list[Mount], points: list[Mount]) -> frozenset[str]:
             found.add(by_device[mount.device])
         for lower in mount.lowers:
             # A relative one may be anybody's: better a mount too many than one too few.
-            found.add(lower if lower.startswith("/") else by_name.get(Path(lower).name, ""))
+            found.add(lower if lower.startswith("/") else by_name.get(lower.rpartition("/")[2], ""))
     return paths & found
 
 

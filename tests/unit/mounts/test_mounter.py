@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import stat
+import subprocess
+import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
+from imagecached import mounts
 from imagecached.errors import Corrupt, FailedPrecondition, InvalidInput, NotFound
 from imagecached.mounts import LADDER, Method, Mounter, mountinfo, syscalls
 from imagecached.mounts.overlay import mount_overlay
@@ -20,6 +24,7 @@ from tests.support.tars import directory, file, opaque, whiteout
 
 pytestmark = pytest.mark.root
 
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(Path(mounts.__file__).parents[2])}
 BASE = [
     directory("etc"),
     file("etc/hostname", b"base"),
@@ -74,6 +79,24 @@ def test_a_new_daemon_finds_the_old_mounts(mounter: Mounter, root: Path, target:
     assert points(root) == before
     assert other.sweep() == frozenset()
     assert sorted(path.name for path in target.iterdir()) == ["a", "b"]
+
+
+def test_a_daemon_that_is_killed_leaves_everything_mounted(root: Path, target: Path) -> None:
+    """SIGKILL: the tree is whole, and the next daemon adopts its layers."""
+    layers = [layer_file(root / f"layers/{name}.erofs", file(name, name.encode())) for name in "ab"]
+    script = (
+        "import os, signal, sys; from pathlib import Path; from imagecached.mounts import Mounter\n"
+        "root, target, *layers = map(Path, sys.argv[1:])\n"
+        "Mounter.probe(root).overlay(layers, target, source='imagecached:killed')\n"
+        "os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    done = subprocess.run([sys.executable, "-c", script, root, target, *layers], env=ENVIRONMENT, check=False)
+    assert done.returncode == -signal.SIGKILL
+    assert (target / "b").read_bytes() == b"b"
+    mounter = Mounter.probe(root)
+    assert mounter.mounted() == set(layers)
+    assert mounter.sweep() == frozenset()
+    assert [str(mounter.layer(layer)) for layer in layers] == points(root)
 
 
 def test_a_replaced_layer_is_another_one(mounter: Mounter, root: Path) -> None:
@@ -151,6 +174,9 @@ def test_a_writable_overlay(mounter: Mounter, root: Path, target: Path) -> None:
     (target / "usr/tool").unlink()
     (target / "new").write_bytes(b"new")
     shutil.rmtree(target / "usr")
+    mount = mountinfo.topmost(mountinfo.read(), str(target))
+    assert mount is not None
+    assert "volatile" in mount.super_options
     assert (target / "etc/hostname").read_bytes() == b"base changed"
     assert sorted(path.name for path in (writable / "upper").iterdir()) == ["etc", "new", "usr"]
     assert (mounter.layer(low) / "usr/tool").exists()
@@ -278,6 +304,21 @@ def test_sweep_spares_an_open_file(mounter: Mounter, root: Path) -> None:
     with (mounter.layer(layer) / "a").open("rb"):
         assert mounter.sweep() == frozenset()
     assert mounter.sweep() == {layer}
+
+
+def test_sweep_spares_what_is_asked_for_meanwhile(
+    plain: Mounter, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It looks first and unmounts one by one: a layer handed out in between is no longer idle."""
+    layers = [layer_file(root / f"layers/{name}.erofs", file(name)) for name in "ab"]
+    for layer in layers:
+        plain.layer(layer)
+    monkeypatch.setattr(
+        plain, "_idle", lambda keep, look=plain._idle: (look(keep), plain.layer(layers[0]))[0]
+    )
+    assert plain.sweep() == {layers[1]}
+    monkeypatch.undo()
+    assert plain.sweep() == {layers[0]}
 
 
 def test_a_swept_layer_is_mounted_again(mounter: Mounter, root: Path) -> None:
