@@ -186,10 +186,11 @@ class SnapshotList(Struct, frozen=True, kw_only=True):
 
 
 class ContainerBundle(Struct, frozen=True, kw_only=True):
-    """An OCI bundle, ready for ``runc run --bundle DIR ID``."""
+    """An OCI bundle, ready for ``RUNTIME run --bundle DIR ID``; ``runtime`` is a program's path."""
 
     id: str
     dir: str
+    runtime: str
 
 
 class GcAnswer(Struct, frozen=True, kw_only=True):

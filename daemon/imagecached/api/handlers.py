@@ -123,7 +123,7 @@ async def create_container(call: Call[requests.ContainerRequest]) -> documents.C
         client=call.client,
         settings=Run(environment=wanted.environment, working_dir=wanted.working_dir, user=wanted.user),
     )
-    return documents.ContainerBundle(id=bundle.id, dir=str(bundle.dir))
+    return documents.ContainerBundle(id=bundle.id, dir=str(bundle.dir), runtime=bundle.runtime)
 
 
 async def release_container(call: Call[requests.ContainerName]) -> documents.Done:

@@ -14,17 +14,17 @@ import socket
 import stat
 import struct
 from asyncio import BaseTransport
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from imagecached.errors import FailedPrecondition, Unavailable
 
 _SO_PEERGROUPS: Final = 59  # asm-generic/socket.h; missing in the socket module
 _CREDENTIALS: Final = struct.Struct("iII")
-_MOST_GROUPS: Final = 65536  # NGROUPS_MAX
+_GROUPS_BYTES: Final = 1024  # what Python allows a socket option to have
 _BACKLOG: Final = 128
 
 
@@ -64,14 +64,18 @@ def peer_of(transport: BaseTransport | None) -> Peer:
         raise Unavailable("the connection is gone")
     try:
         raw = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
-        pid, uid, gid = _CREDENTIALS.unpack(raw)
-        groups = array.array("I")
-        groups.frombytes(
-            connection.getsockopt(socket.SOL_SOCKET, _SO_PEERGROUPS, groups.itemsize * _MOST_GROUPS)
-        )
     except OSError as error:
         raise Unavailable("the connection is gone") from error
-    return Peer(pid, uid, frozenset((gid, *groups)))
+    pid, uid, gid = _CREDENTIALS.unpack(raw)
+    return Peer(pid, uid, frozenset((gid, *_groups_of(connection))))
+
+
+def _groups_of(connection: Any) -> Iterable[int]:
+    """The peer's supplementary groups; none for one that is in more than 256."""
+    groups = array.array("I")
+    with suppress(OSError):
+        groups.frombytes(connection.getsockopt(socket.SOL_SOCKET, _SO_PEERGROUPS, _GROUPS_BYTES))
+    return groups
 
 
 @contextmanager

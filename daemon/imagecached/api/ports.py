@@ -105,12 +105,14 @@ class Store(Protocol):
 
 
 class Bundle(Protocol):
-    """An OCI bundle: ``dir`` holds config.json and the mounted rootfs; ``id`` is the runtime's too."""
+    """An OCI bundle: ``dir`` holds config.json and the mounted rootfs; ``runtime``: the program to run it."""
 
     @property
     def id(self) -> str: ...
     @property
     def dir(self) -> Path: ...
+    @property
+    def runtime(self) -> str: ...
 
 
 class Containers(Protocol):

@@ -39,13 +39,12 @@ class Protocol:
         self._gate = gate
         self._group = group
         self._streams: set[asyncio.Timeout] = set()
-        self.application = web.Application(
-            client_max_size=_BODY_BYTES, middlewares=[web.middleware(self._guard)]
-        )
+        self.application = web.Application(client_max_size=_BODY_BYTES, middlewares=[self._guard])
         for operation in OPERATIONS:
             self.application.router.add_route(operation.method, operation.path, self._handler(operation))
         self.application.on_shutdown.append(self._end_streams)
 
+    @web.middleware
     async def _guard(self, request: web.Request, handler: _Handler) -> web.StreamResponse:
         """Admit the peer, and turn whatever goes wrong into an answer."""
         try:

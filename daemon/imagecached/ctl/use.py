@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -16,21 +15,21 @@ import click
 from imagecached.ctl.client import Daemon, error_of
 from imagecached.ctl.images import pull_images
 from imagecached.ctl.program import complain, daemon
-from imagecached.errors import AccessDenied, ImagecachedError, InvalidInput, NotFound, Unsupported
+from imagecached.errors import AccessDenied, FailedPrecondition, ImagecachedError, InvalidInput, NotFound
 
 if TYPE_CHECKING:
     from subprocess import Popen
 
-_RUNTIMES: Final = ("runc", "crun")
 _FORWARDED: Final = (signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 
 T = TypeVar("T")
 
 
-def _pulling_if_missing(asked: Daemon, image: str, act: Callable[[], T]) -> T:
+def _pulling_if_needed(asked: Daemon, image: str, act: Callable[[], T]) -> T:
+    """What ``act`` gives; if the image is not here, or damaged, it is pulled first."""
     try:
         return act()
-    except NotFound:
+    except (NotFound, FailedPrecondition):
         [ended] = pull_images(asked, [image])
         if ended["state"] == "failed":
             raise error_of(ended["error"]) from None
@@ -45,7 +44,7 @@ def mount(image: str, directory: str, *, read_write: bool) -> None:
     """Mount an image's tree on an empty DIRECTORY; pulls the image if it is not here."""
     body = {"image": image, "target": directory, "read_write": read_write}
     asked = daemon()
-    _pulling_if_missing(asked, image, lambda: asked.post("/v1/mounts", body))
+    _pulling_if_needed(asked, image, lambda: asked.post("/v1/mounts", body))
 
 
 @click.command()
@@ -61,12 +60,11 @@ def umount(directory: str) -> None:
 @click.option("-e", "--env", multiple=True, metavar="NAME=VALUE", help="Over the image's environment.")
 @click.option("-w", "--workdir", default="", metavar="DIR", help="Instead of the image's.")
 @click.option("-u", "--user", default="", metavar="USER[:GROUP]", help="Instead of the image's.")
-@click.option("--runtime", metavar="PROGRAM", help="runc, crun or one that is called like them.")
-def run(
-    image: str, command: tuple[str, ...], env: tuple[str, ...], workdir: str, user: str, runtime: str | None
-) -> int:
+def run(image: str, command: tuple[str, ...], env: tuple[str, ...], workdir: str, user: str) -> int:
     """Run a container of IMAGE and return its exit code; pulls the image if it is not here."""
-    program, asked = _runtime(runtime), daemon()
+    if os.geteuid() != 0:
+        raise AccessDenied("running a container needs root")
+    asked = daemon()
     body = {
         "image": image,
         "arguments": command,
@@ -75,21 +73,11 @@ def run(
         "user": user,
         "terminal": sys.stdin.isatty() and sys.stdout.isatty(),
     }
-    bundle = _pulling_if_missing(asked, image, lambda: asked.post("/v1/containers", body))
+    bundle = _pulling_if_needed(asked, image, lambda: asked.post("/v1/containers", body))
     try:
-        return _run(program, bundle)
+        return _run(bundle)
     finally:
         _release(asked, bundle["id"])
-
-
-def _runtime(wanted: str | None) -> str:
-    if os.geteuid() != 0:
-        raise AccessDenied("running a container needs root")
-    names = (wanted,) if wanted else _RUNTIMES
-    found = next(filter(None, map(shutil.which, names)), None)
-    if found is None:
-        raise Unsupported(f"no container runtime here: install {' or '.join(names)}")
-    return found
 
 
 def _variable(text: str) -> tuple[str, str]:
@@ -99,10 +87,11 @@ def _variable(text: str) -> tuple[str, str]:
     return name, value
 
 
-def _run(program: str, bundle: Mapping[str, Any]) -> int:
+def _run(bundle: Mapping[str, Any]) -> int:
     """The container's exit code; 128 and the signal's number if the runtime was killed."""
     from subprocess import DEVNULL, Popen, call
 
+    program = bundle["runtime"]
     with (
         _forwarding() as forward_to,
         Popen([program, "run", "--bundle", bundle["dir"], bundle["id"]]) as child,
