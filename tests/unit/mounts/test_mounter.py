@@ -174,9 +174,7 @@ def test_a_writable_overlay(mounter: Mounter, root: Path, target: Path) -> None:
     (target / "usr/tool").unlink()
     (target / "new").write_bytes(b"new")
     shutil.rmtree(target / "usr")
-    mount = mountinfo.topmost(mountinfo.read(), str(target))
-    assert mount is not None
-    assert "volatile" in mount.super_options
+    assert (writable / "work/work/incompat/volatile").is_dir(), "nothing of it is worth a sync"
     assert (target / "etc/hostname").read_bytes() == b"base changed"
     assert sorted(path.name for path in (writable / "upper").iterdir()) == ["etc", "new", "usr"]
     assert (mounter.layer(low) / "usr/tool").exists()
@@ -313,9 +311,8 @@ def test_sweep_spares_what_is_asked_for_meanwhile(
     layers = [layer_file(root / f"layers/{name}.erofs", file(name)) for name in "ab"]
     for layer in layers:
         plain.layer(layer)
-    monkeypatch.setattr(
-        plain, "_idle", lambda keep, look=plain._idle: (look(keep), plain.layer(layers[0]))[0]
-    )
+    look = plain._idle
+    monkeypatch.setattr(plain, "_idle", lambda keep: (look(keep), plain.layer(layers[0]))[0])
     assert plain.sweep() == {layers[1]}
     monkeypatch.undo()
     assert plain.sweep() == {layers[0]}
