@@ -71,7 +71,7 @@ async def _serve(config: Config) -> None:
 async def _build(config: Config, stack: AsyncExitStack) -> Parts:
     """Open what the services need, in order; the ``stack`` closes it in reverse."""
     metrics, events = Metrics(), EventLog()
-    root = config.daemon.root
+    root = config.daemon.root.resolve()
     store = await Store.open(root, await aio.finish(_store_policy, config))
     stack.push_async_callback(store.close)
     _report_recovery(store, events)

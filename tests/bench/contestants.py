@@ -85,7 +85,7 @@ class Ours(Contestant):
         argv = [str(self.bin / "imagecached"), "serve", "--root", str(self.folder / "root")]
         self._launch(
             [*argv, "--socket", str(self.folder / "sock"), "--config", str(config)],
-            lambda: subprocess.run([*self.ctl, "version"], capture_output=True).returncode == 0,
+            lambda: subprocess.run([*self.ctl, "get", "images"], capture_output=True).returncode == 0,
         )
 
     def pull(self, image: str) -> list[str]:

@@ -1,0 +1,196 @@
+"""Pulls: what is fetched, shared, refused, and what is left when something goes wrong."""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+import json
+
+import pytest
+
+from imagecached.errors import Corrupt, InvalidInput, NotFound, OutOfSpace, Unavailable
+from imagecached.images import PullResult
+from imagecached.oci.chain import chain_ids
+from imagecached.oci.digest import Digest
+from imagecached.store import StorePolicy
+from tests.fakes import faults
+from tests.fakes.registry import LAYER, descriptor
+from tests.unit.images.conftest import Bench, layer
+
+
+async def test_a_pull_makes_an_image_present(bench: Bench) -> None:
+    """Layers, snapshots of every prefix and the image are there; the result names them."""
+    tars = [layer("a"), layer("b"), layer("c")]
+    digest = bench.fake.put_image("demo", "1", tars)
+    pull = bench.images.pull(bench.name("demo:1"))
+    result = await pull.wait()
+    diff_ids = [Digest.of(tar) for tar in tars]
+    assert result == PullResult(Digest(digest), chain_ids(diff_ids)[-1])
+    assert [layer.diff_id for layer in bench.store.layers()] == sorted(diff_ids)
+    assert {snapshot.chain_id for snapshot in bench.store.snapshots()} == set(chain_ids(diff_ids))
+    progress = pull.progress()
+    assert progress.state == "ready"
+    assert progress.bytes_from("fetched") == sum(map(len, tars))
+    assert [each.done for each in progress.layers] == [len(tar) for tar in tars]
+    assert progress.seconds["total"] >= progress.seconds["fetch"] > 0
+
+
+async def test_the_second_pull_of_a_tag_is_one_request(bench: Bench) -> None:
+    """An image that is here and unchanged costs one HEAD, by digest nothing at all."""
+    digest = bench.fake.put_image("demo", "1", [layer("a")])
+    first = await bench.images.pull(bench.name("demo:1")).wait()
+    before = len(bench.fake.requests)
+    again = bench.images.pull(bench.name("demo:1"))
+    assert await again.wait() == first
+    assert [asked.method for asked in bench.fake.requests[before:]] == ["HEAD"]
+    assert again.progress().bytes_from("present") == len(layer("a"))
+    await bench.images.pull(bench.name(f"demo@{digest}")).wait()
+    before = len(bench.fake.requests)
+    await bench.images.pull(bench.name(f"demo@{digest}")).wait()
+    assert len(bench.fake.requests) == before
+
+
+async def test_a_moved_tag_is_noticed(bench: Bench) -> None:
+    """The tag names another image now: that one is pulled."""
+    bench.fake.put_image("demo", "1", [layer("a")])
+    await bench.images.pull(bench.name("demo:1")).wait()
+    digest = bench.fake.put_image("demo", "1", [layer("b")])
+    assert (await bench.images.pull(bench.name("demo:1")).wait()).manifest_digest == digest
+
+
+async def test_only_what_is_missing_is_fetched(bench: Bench) -> None:
+    """A second image that shares a layer brings its own layer and its config only."""
+    bench.fake.put_image("one", "1", [layer("base"), layer("one")])
+    bench.fake.put_image("two", "1", [layer("base"), layer("two")])
+    await bench.images.pull(bench.name("one:1")).wait()
+    before = bench.blobs_asked()
+    pull = bench.images.pull(bench.name("two:1"))
+    await pull.wait()
+    assert bench.blobs_asked() - before == 2
+    assert [each.source for each in pull.progress().layers] == ["present", "fetched"]
+    assert len(bench.store.layers()) == 3
+
+
+async def test_a_layer_that_an_image_has_twice_is_fetched_once(bench: Bench) -> None:
+    """The same diffID at two places of one image is one transfer."""
+    bench.fake.put_image("demo", "1", [layer("a"), layer("b"), layer("a")])
+    pull = bench.images.pull(bench.name("demo:1"))
+    await pull.wait()
+    assert len(pull.progress().layers) == 2
+    assert len(bench.store.snapshots()) == 3
+
+
+async def test_one_flight_per_image(bench: Bench) -> None:
+    """Two callers of one image share the requests and the progress."""
+    bench.fake.put_image("demo", "1", [layer("a")])
+    pulls = [bench.images.pull(bench.name("demo:1")) for _ in range(2)]
+    assert await pulls[0].wait() == await pulls[1].wait()
+    assert pulls[0].progress() is pulls[1].progress()
+    assert len(bench.fake.asked("/manifests/")) == 1
+
+
+async def test_one_flight_per_layer(bench: Bench) -> None:
+    """Two images pulled at once fetch a common layer once; the other one says it shared."""
+    bench.fake.put_image("one", "1", [layer("base"), layer("one")])
+    bench.fake.put_image("two", "1", [layer("base"), layer("two")])
+    gate = asyncio.Event()
+    digest = Digest.of(layer("base"))
+    bench.fake.script(f"/v2/one/blobs/{digest}", faults.gated(gate, after=100))
+    bench.fake.script(f"/v2/two/blobs/{digest}", faults.gated(gate, after=100))
+    pulls = [bench.images.pull(bench.name(f"{name}:1")) for name in ("one", "two")]
+    while not all(pull.progress().layers for pull in pulls) or bench.images.waiting()[1] > 1:
+        await asyncio.sleep(0)
+    gate.set()
+    for pull in pulls:
+        await pull.wait()
+    assert len(bench.fake.asked(digest)) == 1
+    assert sorted(str(pull.progress().layers[0].source) for pull in pulls) == ["fetched", "shared"]
+
+
+async def test_leaving_cancels_what_nobody_else_wants(bench: Bench) -> None:
+    """The last caller to leave ends the flight; no unfinished file is left, and a new pull begins anew."""
+    bench.fake.put_image("demo", "1", [layer("a")])
+    path = f"/v2/demo/blobs/{Digest.of(layer('a'))}"
+    bench.fake.script(path, faults.stalled(after=100))
+    first, second = (bench.images.pull(bench.name("demo:1")) for _ in range(2))
+    while not (first.progress().layers and first.progress().layers[0].done):
+        await asyncio.sleep(0)
+    first.leave()
+    with pytest.raises(asyncio.CancelledError):
+        await first.wait()
+    assert bench.images.waiting() == (1, 1)
+    assert len(bench.unfinished()) == 1
+    second.leave()
+    with pytest.raises(asyncio.CancelledError):
+        await second.wait()
+    assert (bench.images.waiting(), bench.unfinished(), bench.store.layers()) == ((0, 0), [], ())
+    await bench.images.pull(bench.name("demo:1")).wait()
+
+
+@pytest.mark.parametrize("fault", [faults.corrupt(), faults.resized(7), faults.resized(-7)])
+async def test_wrong_bytes_are_never_published(bench: Bench, fault: faults.Fault) -> None:
+    """A layer that is not what its digest and size say fails the pull and leaves nothing."""
+    bench.fake.put_image("demo", "1", [layer("good"), layer("bad")])
+    bench.fake.always(f"/v2/demo/blobs/{Digest.of(layer('bad'))}", fault)
+    with pytest.raises((Corrupt, Unavailable)):
+        await bench.images.pull(bench.name("demo:1")).wait()
+    assert bench.store.layer(Digest.of(layer("bad"))) is None
+    assert (bench.store.images(), bench.unfinished()) == ((), [])
+
+
+async def test_a_wrong_diff_id_is_corrupt(bench: Bench) -> None:
+    """The config promises another tar than the layer holds."""
+    lie = {"rootfs": {"type": "layers", "diff_ids": [Digest.of(b"something else")]}}
+    bench.fake.put_image("demo", "1", [layer("a")], config=lie)
+    with pytest.raises(Corrupt, match="sha256:"):
+        await bench.images.pull(bench.name("demo:1")).wait()
+    assert (bench.store.layers(), bench.unfinished()) == ((), [])
+
+
+async def test_a_failed_pull_is_told_and_forgotten(bench: Bench) -> None:
+    """The error reaches the caller, the events and the metrics; a later pull is not tainted by it."""
+    with pytest.raises(NotFound):
+        await bench.images.pull(bench.name("demo:1")).wait()
+    bench.fake.put_image("demo", "1", [layer("a")])
+    await bench.images.pull(bench.name("demo:1")).wait()
+    assert [event.kind for event in bench.events.recent()] == ["pull_failed", "pulled"]
+    text = bench.metrics.exposition()[0].decode()
+    assert 'imagecached_pulls_total{reason="not_found",result="failed"} 1.0' in text
+    assert 'imagecached_pulls_total{reason="none",result="ready"} 1.0' in text
+
+
+@pytest.mark.parametrize("reference", ["", "demo/UPPER", "demo:", "a b"])
+async def test_what_is_no_reference_is_refused_at_once(bench: Bench, reference: str) -> None:
+    """No request is made for a name that cannot be one."""
+    with pytest.raises(InvalidInput):
+        bench.images.pull(reference)
+    assert bench.fake.requests == []
+
+
+class TestFullStore:
+    """A quota that the image cannot fit."""
+
+    @pytest.fixture
+    def policy(self) -> StorePolicy:
+        return StorePolicy(quota_bytes=20_000, free_bytes=0)
+
+    async def test_what_cannot_fit_fails_before_it_is_fetched(self, bench: Bench) -> None:
+        """The sizes in the manifest already tell."""
+        bench.fake.put_image("demo", "1", [layer("a", 200_000)])
+        with pytest.raises(OutOfSpace):
+            await bench.images.pull(bench.name("demo:1")).wait()
+        assert bench.blobs_asked() == 1  # the config
+        assert bench.unfinished() == []
+
+    async def test_what_turns_out_not_to_fit_leaves_nothing(self, bench: Bench) -> None:
+        """Only the bytes themselves tell: the partial file is gone, the store as before."""
+        bench.fake.put_image("demo", "1", [layer("a", 200_000)])
+        manifest = bench.fake.manifest("demo", "1")
+        packed = gzip.compress(layer("a", 200_000))
+        digest = bench.fake.put_blob("demo", packed)
+        manifest["layers"] = [descriptor(digest, len(packed), f"{LAYER}+gzip")]
+        bench.fake.put_manifest("demo", "1", json.dumps(manifest).encode())
+        with pytest.raises(OutOfSpace):
+            await bench.images.pull(bench.name("demo:1")).wait()
+        assert bench.blobs_asked() == 2
+        assert (bench.unfinished(), bench.store.layers()) == ([], ())
