@@ -79,7 +79,7 @@ class LayerReader:
     """An open layer file or seam; a context manager. Every method may raise Corrupt or OSError."""
 
     def __init__(self, path: Path) -> None:
-        self._name = path.name
+        self.path = path
         self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         try:
             self.header: Header = read_header(self._fd)
@@ -194,7 +194,7 @@ class LayerReader:
                     continue
                 links += 1
                 if links > _LINKS:
-                    raise Corrupt(f"{self._name}: too many symbolic links at {shown(path)}")
+                    raise Corrupt(f"{self.path.name}: too many symbolic links at {shown(path)}")
                 if found.target.startswith(b"/"):
                     del trail[1:]
                 todo.extend(found.target.split(b"/")[::-1])
@@ -342,4 +342,4 @@ class LayerReader:
         return data
 
     def _corrupt(self, what: str) -> Corrupt:
-        return Corrupt(f"layer file {self._name}: {what}")
+        return Corrupt(f"layer file {self.path.name}: {what}")

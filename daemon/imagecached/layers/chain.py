@@ -1,0 +1,246 @@
+"""Layers as a chain: what overlayfs shows of them, and what unpacking one onto the others would have made.
+
+The *merged view* of a stack is overlayfs' own: the uppermost entry of a name counts, directories merge
+downwards until something else, a whiteout or an opaque mark ends them.
+
+*Unpacked* attributes are containerd's answer for a directory that a layer makes without an entry for it.
+Going down from the next lower layer, the first one counts in which the path leads anywhere, seen alone: its
+symbolic links are followed inside it, whiteouts and opaque marks of other layers ignored. If it leads to a
+directory, that gives mode, owner, time and attributes, which may in turn come from a layer further down; if to
+something else, the directory stays as it was made.
+"""
+
+from __future__ import annotations
+
+import stat
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from types import TracebackType
+from typing import Final, NamedTuple, Self
+
+from imagecached.errors import Corrupt
+from imagecached.layers.limits import shown
+from imagecached.layers.reader import Entry, LayerReader
+
+_LINKS: Final = 40
+_OVERLAY: Final = b"trusted.overlay."
+
+
+@dataclass(frozen=True, slots=True)
+class Attributes:
+    """What a directory has besides its names; overlayfs' own marks left out."""
+
+    mode: int
+    uid: int
+    gid: int
+    mtime: int = field(compare=False)
+    mtime_ns: int = field(compare=False)
+    xattrs: dict[bytes, bytes]
+
+    @classmethod
+    def of(cls, entry: Entry) -> Attributes:
+        xattrs = {key: value for key, value in entry.xattrs.items() if not key.startswith(_OVERLAY)}
+        return cls(entry.mode, entry.uid, entry.gid, entry.mtime, entry.mtime_ns, xattrs)
+
+
+class Found(NamedTuple):
+    """An entry and the file it is in."""
+
+    reader: LayerReader
+    entry: Entry
+
+
+def parent_of(path: bytes) -> bytes:
+    """The directory part of a path; b"" is the root and its own parent."""
+    return path.rpartition(b"/")[0]
+
+
+class View:
+    """The merged view of open layers, uppermost first."""
+
+    def __init__(self, stack: Sequence[LayerReader]) -> None:
+        self._directories: dict[bytes, list[Found]] = {b"": [Found(reader, reader.root) for reader in stack]}
+
+    def lookup(self, path: bytes) -> Found | None:
+        """What is visible at ``path``, no symbolic link followed."""
+        found = self._at(path)
+        return found[0] if found else None
+
+    def follow(self, path: bytes) -> tuple[bytes, Found] | None:
+        """Where ``path`` leads, the symbolic links in its directories followed but not a last one."""
+        todo = path.split(b"/")[::-1]
+        trail: list[bytes] = []
+        links = 0
+        while todo:
+            part = todo.pop()
+            if part == b"..":
+                del trail[-1:]
+            elif part not in (b"", b"."):
+                here = b"/".join([*trail, part])
+                found = self.lookup(here)
+                if found is None or not todo:
+                    return (here, found) if found else None
+                if not stat.S_ISLNK(found.entry.mode):
+                    trail.append(part)
+                    continue
+                links += 1
+                if links > _LINKS:
+                    raise Corrupt(f"too many symbolic links at {shown(path)}")
+                if found.entry.target.startswith(b"/"):
+                    trail.clear()
+                todo.extend(found.entry.target.split(b"/")[::-1])
+        found = self.lookup(b"/".join(trail))
+        return (b"/".join(trail), found) if found else None
+
+    def _at(self, path: bytes) -> list[Found]:
+        """What ``path`` merges from, uppermost first; one entry if it is no directory, none if nothing."""
+        known = self._directories.get(path)
+        if known is not None:
+            return known
+        found, here = self._directories[b""], b""
+        for part in path.split(b"/"):
+            here = here + b"/" + part if here else part
+            found = self._directories.get(here) or self._merge(found, part)
+            if found and found[0].entry.is_dir:
+                self._directories[here] = found
+        return found
+
+    def _merge(self, above: list[Found], name: bytes) -> list[Found]:
+        merged: list[Found] = []
+        for reader, directory in above:
+            below = reader.child(directory, name) if directory.is_dir else None
+            if below is not None:
+                if below.is_whiteout:
+                    break
+                if not below.is_dir:
+                    return merged or [Found(reader, below)]
+                merged.append(Found(reader, below))
+            if directory.is_opaque:
+                break
+        return merged
+
+
+_Key = tuple[int, bytes]
+"""A directory: the layer it is in, counted from the bottom, and its path there."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Step:
+    """How a directory comes to its attributes: its ``own``, and what it takes from ``source``."""
+
+    own: Attributes
+    source: _Key | None = None
+    inherits: bool = False
+
+    def take(self, source: Attributes) -> Attributes:
+        """All of a lower layer's directory; of the one it is made in only a group, as mkdir(2) does."""
+        if self.inherits:
+            return replace(source, xattrs={**self.own.xattrs, **source.xattrs})
+        return replace(self.own, gid=source.gid) if source.mode & stat.S_ISGID else self.own
+
+
+class Chain:
+    """The layers of a chain, bottom first, and the seam of all but the last; opened when they are needed.
+
+    A context manager that closes them. Like its readers it belongs to one thread.
+    """
+
+    def __init__(self, layers: Sequence[Path], parent_seam: Path | None) -> None:
+        self._paths = layers
+        self._open = ExitStack()
+        self._readers: dict[Path, LayerReader] = {}
+        self._implicit: dict[int, frozenset[bytes]] = {}
+        self._linked: dict[int, frozenset[bytes]] = {}
+        self._known: dict[_Key, Attributes] = {}
+        self.top = len(layers) - 1
+        self._parent_seam = parent_seam
+        self._view: View | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, _kind: type[BaseException] | None, _error: BaseException | None, _trace: TracebackType | None
+    ) -> None:
+        self._open.close()
+
+    def layer(self, index: int) -> LayerReader:
+        return self._reader(self._paths[index])
+
+    @property
+    def parent_seam(self) -> LayerReader | None:
+        return self._reader(self._parent_seam) if self._parent_seam else None
+
+    @property
+    def parents(self) -> View:
+        """What is seen without the last layer, as containers see it: with the seam on top."""
+        if self._view is None:
+            below = [self.layer(index) for index in reversed(range(self.top))]
+            seam = self.parent_seam
+            self._view = View([seam, *below] if seam else below)
+        return self._view
+
+    def _reader(self, path: Path) -> LayerReader:
+        reader = self._readers.get(path)
+        if reader is None:
+            reader = self._readers[path] = self._open.enter_context(LayerReader(path))
+        return reader
+
+    def unpacked(self, index: int, path: bytes) -> Attributes:
+        """What unpacking layer ``index`` onto those below leaves on its directory ``path``."""
+        trail = [(index, path)]
+        steps: dict[_Key, _Step] = {}
+        while trail:  # no recursion: paths and chains may be deep
+            key = trail[-1]
+            if key not in self._known:
+                step = steps.get(key) or steps.setdefault(key, self._step(*key))
+                if step.source is not None and step.source not in self._known:
+                    trail.append(step.source)
+                    continue
+                self._known[key] = step.take(self._known[step.source]) if step.source else step.own
+            trail.pop()
+        return self._known[index, path]
+
+    def _step(self, index: int, path: bytes) -> _Step:
+        entry = self.layer(index).lookup(path)
+        if entry is None or not entry.is_dir:
+            raise Corrupt(f"layer file: no directory at {shown(path)}, which its notes name")
+        own = Attributes.of(entry)
+        if not path or path not in self._implicit_of(index):
+            return _Step(own)
+        given = self._given(index, path)
+        if given:
+            return _Step(own, given, inherits=True)
+        above = parent_of(path)
+        return _Step(own, (index, above) if above in self._implicit_of(index) else None)
+
+    def _given(self, index: int, path: bytes) -> _Key | None:
+        """The directory of a lower layer whose attributes ``path`` gets, if there is one."""
+        for below in reversed(range(index)):
+            if self._is_linked(below, path):
+                return None
+            found = self.layer(below).resolve(path)
+            if found is not None:
+                place, entry = found
+                return (below, place) if entry.is_dir else None
+        return None
+
+    def _implicit_of(self, index: int) -> frozenset[bytes]:
+        known = self._implicit.get(index)
+        if known is None:
+            known = self._implicit[index] = frozenset(self.layer(index).notes.implicit)
+        return known
+
+    def _is_linked(self, index: int, path: bytes) -> bool:
+        """Whether a hard link into lower layers, which only a seam can show, lies at or above ``path``."""
+        known = self._linked.get(index)
+        if known is None:
+            names = (name for note in self.layer(index).notes.links for name in note.paths)
+            known = self._linked[index] = frozenset(names)
+        while known and path:
+            if path in known:
+                return True
+            path = parent_of(path)
+        return False
