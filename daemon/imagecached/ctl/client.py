@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from imagecached.ctl.connection import HTTPResponse
 
 _OK: Final = 200
+_PIECE_BYTES: Final = 1 << 16
 _BY_KIND: Final = {error.kind: error for error in ERROR_CLASSES}
 
 
@@ -56,7 +57,7 @@ class Daemon:
 
     def _lines(self, method: str, path: str, body: Mapping[str, Any] | None) -> Iterator[dict[str, Any]]:
         with self._answer(method, path, body) as response:
-            for line in response:
+            for line in _split(response):
                 document = _object(line)
                 if document.get("type") == "error":
                     _fail(document)
@@ -93,6 +94,14 @@ class Daemon:
                 f"cannot connect to {self.path}: {error.strerror or error};"
                 " start the daemon with: systemctl start imagecached (or: imagecached serve)"
             ) from error
+
+
+def _split(response: HTTPResponse) -> Iterator[bytes]:
+    """The lines of a stream. Reading lines from the response itself would take a broken stream for its end."""
+    rest = b""
+    while piece := response.read1(_PIECE_BYTES):
+        *lines, rest = (rest + piece).split(b"\n")
+        yield from lines
 
 
 def _with_query(path: str, query: Mapping[str, Any]) -> str:
