@@ -28,6 +28,7 @@ from imagecached.registry.clock import Clock
 
 MAX_ERROR_BYTES: Final = 16 << 10
 _MAX_MESSAGE: Final = 240
+_SUCCESS: Final = frozenset({200, 206})
 _STATUS: Final[dict[int, type[ImagecachedError]]] = {
     401: AccessDenied,
     403: AccessDenied,
@@ -65,7 +66,7 @@ class _Errors(msgspec.Struct):
 
 def redacted(url: URL) -> str:
     """``url`` without user, password, query and fragment: presigned URLs carry their secret in the query."""
-    return str(url.with_user(None).with_query(None).with_fragment(None))[:300]
+    return f"{url.scheme}://{url.host_port_subcomponent or ''}{url.raw_path}"[:300]
 
 
 async def refuse(
@@ -76,7 +77,7 @@ async def refuse(
     ``stored``: the answer is not the registry's but of the storage it led us to, where a refusal means that
     the address has expired.
     """
-    if response.ok and response.status < 300:
+    if response.status in _SUCCESS:
         return
     code, message = await _explanation(response)
     kind = _kind(response.status, code, stored=stored)
@@ -97,7 +98,11 @@ def network_errors(method: str, url: URL) -> Iterator[None]:
     except aiohttp.ClientConnectorDNSError as error:
         if isinstance(error.os_error, ForbiddenAddress):
             raise AccessDenied(f"{what}: {error.os_error}") from error
-        raise Unavailable(f"{what}: {one_line(error.os_error)}") from error
+        raise Unavailable(f"{what}: no such host: {one_line(error.os_error)}") from error
+    except aiohttp.ClientConnectorCertificateError as error:
+        raise Unavailable(f"{what}: certificate refused: {one_line(error.certificate_error)}") from error
+    except aiohttp.ClientConnectorError as error:
+        raise Unavailable(f"{what}: cannot connect: {one_line(error.os_error)}") from error
     except TimeoutError as error:
         raise Unavailable(f"{what}: timed out: {one_line(error)}") from error
     except (aiohttp.ClientError, OSError) as error:

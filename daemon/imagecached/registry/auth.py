@@ -22,7 +22,7 @@ from imagecached.registry.answers import redacted, refuse
 from imagecached.registry.challenges import Challenge
 from imagecached.registry.clock import Clock
 from imagecached.registry.credentials import Credentials, Login, basic_auth
-from imagecached.registry.endpoints import Endpoint
+from imagecached.registry.endpoints import Endpoint, same_origin
 from imagecached.registry.transport import Request, Transport
 
 MAX_TOKEN_BYTES: Final = 1 << 20
@@ -144,7 +144,7 @@ def _token_request(challenge: Challenge, endpoint: Endpoint, repository: str, lo
     realm = _realm(challenge, endpoint)
     scope = challenge.parameters.get("scope") or f"repository:{repository}:pull"
     service = challenge.parameters.get("service", "")
-    own = endpoint.header if realm.origin() == endpoint.base.origin() else ()
+    own = endpoint.header if same_origin(realm, endpoint.base) else ()
     if login is not None and login.identity_token:
         form = {
             "grant_type": "refresh_token",

@@ -42,7 +42,7 @@ class Registry:
         resolver: AbstractResolver | None = None,
     ) -> None:
         self._config = config
-        self._on_source: OnSource = on_source or _nobody
+        self._on_source: OnSource = _nobody if on_source is None else on_source
         clock = clock or Clock()
         proxies = Proxies.from_environment(os.environ if environment is None else environment)
         self._transport = Transport(config, proxies, resolver)

@@ -105,7 +105,7 @@ class Credentials:
 def _keys(host: str) -> tuple[str, ...]:
     """The names a file may use for ``host``, the one that helpers expect first."""
     if host not in _DOCKER_HUB:
-        return (host, f"https://{host}")
+        return (host, f"https://{host}", host.removesuffix(":443"))
     return (_DOCKER_HUB_KEY, *sorted(_DOCKER_HUB))
 
 

@@ -39,8 +39,8 @@ class Endpoint:
 
     @property
     def host(self) -> str:
-        """``host`` or ``host:port``."""
-        return self.base.authority
+        """``host`` or ``host:port``, the port only where it was written."""
+        return authority(self.base)
 
     @property
     def source(self) -> str:
@@ -68,6 +68,22 @@ def plain_by_default(host: str, config: RegistryConfig) -> bool:
         return True
     url = URL(f"//{host}")
     return is_loopback(url.host or "") and url.explicit_port != _HTTPS_PORT
+
+
+def same_origin(one: URL, other: URL) -> bool:
+    """Same scheme, host and port? URLs themselves compare as different when one writes its default port."""
+    return origin(one) == origin(other)
+
+
+def origin(url: URL) -> tuple[str, str, int]:
+    """What secrets belong to: scheme, host and port."""
+    return url.scheme, (url.host or "").lower(), url.port or 0
+
+
+def authority(url: URL) -> str:
+    """``host`` or ``host:port`` as the URL has it; IPv6 addresses in brackets."""
+    port = "" if url.explicit_port is None else f":{url.explicit_port}"
+    return f"{url.host_subcomponent or ''}{port}"
 
 
 def named_in(names: tuple[str, ...], host: str) -> bool:

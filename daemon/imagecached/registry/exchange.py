@@ -21,7 +21,7 @@ from imagecached.registry.auth import Authorizer
 from imagecached.registry.challenges import parse_challenges
 from imagecached.registry.clock import Clock
 from imagecached.registry.config import RegistryConfig
-from imagecached.registry.endpoints import Endpoint
+from imagecached.registry.endpoints import Endpoint, same_origin
 from imagecached.registry.hosts import load_endpoints
 from imagecached.registry.transport import Request, Transport
 
@@ -77,7 +77,7 @@ class Exchange:
         for last in (False, True):
             request = Request(url, endpoint, headers, _private(endpoint, authorization), method=method)
             async with self._transport.send(request) as response:
-                led_away = response.url.origin() != url.origin()
+                led_away = not same_origin(response.url, url)
                 refused = {_UNAUTHORIZED, _FORBIDDEN} if authorization else {_UNAUTHORIZED}
                 challenges = parse_challenges(response.headers.getall("WWW-Authenticate", ()))
                 again = not last and not led_away and response.status in refused

@@ -125,7 +125,7 @@ def _base(table: _Table, server: str) -> URL:
         or url.query
         or url.fragment
     ):
-        raise table.wrong("server", f"must be http(s)://host[:port][/path]: {url.with_user(None)!s}")
+        raise table.wrong("server", "must be http(s)://host[:port][/path]")  # its text may hold a password
     path = "" if url.raw_path == "/" else normpath(url.raw_path)
     if not table.flag("override_path") and not path.endswith("/v2"):
         path += "/v2"

@@ -23,7 +23,7 @@ from imagecached.registry.addresses import GuardedResolver, is_loopback, refusal
 from imagecached.registry.answers import network_errors, redacted
 from imagecached.registry.config import RegistryConfig
 from imagecached.registry.credentials import basic_auth
-from imagecached.registry.endpoints import Endpoint, named_in
+from imagecached.registry.endpoints import Endpoint, authority, named_in, origin, same_origin
 from imagecached.registry.proxies import Proxies
 from imagecached.registry.tls import TlsContexts
 
@@ -55,11 +55,12 @@ class Transport:
         self._proxies = proxies
         self._inner = resolver
         self._tls = TlsContexts()
-        self._gates: dict[URL, asyncio.Semaphore] = {}
+        self._gates: dict[tuple[str, str, int], asyncio.Semaphore] = {}
         self._stack = AsyncExitStack()
 
     async def __aenter__(self) -> Self:
         self._resolver = GuardedResolver(self._inner or aiohttp.ThreadedResolver())
+        self._stack.push_async_callback(self._resolver.close)
         for proxy in (self._proxies.http, self._proxies.https):
             if proxy is not None and proxy.host:
                 self._resolver.configured.add(proxy.host)
@@ -100,7 +101,7 @@ class Transport:
 
     def _gate(self, url: URL) -> asyncio.Semaphore:
         """Bounds the requests under way to one origin, whatever it redirects to."""
-        return self._gates.setdefault(url.origin(), asyncio.Semaphore(self._config.connections_per_host))
+        return self._gates.setdefault(origin(url), asyncio.Semaphore(self._config.connections_per_host))
 
     async def _follow(self, request: Request) -> aiohttp.ClientResponse:
         url = request.url
@@ -113,15 +114,17 @@ class Transport:
                 url = _location(response, url)
             finally:
                 response.release()
-            if request.form is not None and url.origin() != request.url.origin():
+            if request.form is not None and not same_origin(url, request.url):
                 raise AccessDenied(f"POST {redacted(request.url)}: redirected to {redacted(url)}, refused")
         raise Corrupt(f"GET {redacted(request.url)}: more than {_MOST_REDIRECTS} redirects")
 
     async def _once(self, url: URL, request: Request) -> aiohttp.ClientResponse:
         headers = CIMultiDict(request.headers)
-        if url.origin() == request.url.origin():
+        if same_origin(url, request.url):
             headers.extend(request.private)
         proxy = self._proxies.of(url)
+        if url.scheme == "http":  # without a tunnel the proxy reads the request's own headers
+            headers.extend(_proxy_headers(proxy))
         tls = await self._tls.of(request.endpoint)
         with network_errors(request.method, url):
             return await self._session.request(
@@ -133,7 +136,7 @@ class Transport:
                 ssl=tls,
                 timeout=self._timeout(request.endpoint),
                 proxy=None if proxy is None else proxy.origin(),
-                proxy_headers=_proxy_headers(proxy),
+                proxy_headers=None if proxy is None else _proxy_headers(proxy),
             )
 
     def _timeout(self, endpoint: Endpoint) -> aiohttp.ClientTimeout:
@@ -163,7 +166,7 @@ class Transport:
             raise AccessDenied(f"led to {redacted(url)}, {reason}: refused")
 
     def _plain(self, url: URL) -> bool:
-        return named_in(self._config.plain_http, url.authority)
+        return named_in(self._config.plain_http, authority(url))
 
 
 def _location(response: aiohttp.ClientResponse, url: URL) -> URL:
@@ -179,7 +182,7 @@ def _location(response: aiohttp.ClientResponse, url: URL) -> URL:
     return target.with_fragment(None)
 
 
-def _proxy_headers(proxy: URL | None) -> Mapping[str, str] | None:
+def _proxy_headers(proxy: URL | None) -> Mapping[str, str]:
     if proxy is None or proxy.user is None:
-        return None
+        return {}
     return {"Proxy-Authorization": basic_auth(proxy.user, proxy.password or "")}
