@@ -97,7 +97,7 @@ class Daemon:
 
 
 def _split(response: HTTPResponse) -> Iterator[bytes]:
-    """The lines of a stream. Reading lines from the response itself would take a broken stream for its end."""
+    """The lines of a stream. The response's own line reading takes a broken stream for one that ended."""
     rest = b""
     while piece := response.read1(_PIECE_BYTES):
         *lines, rest = (rest + piece).split(b"\n")
