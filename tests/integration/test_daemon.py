@@ -16,7 +16,7 @@ from tests.support import tars
 from tests.support.daemon import BIN, Daemon, serve_daemon
 from tests.support.demo import HELLO, SHELL, push_demo
 from tests.support.images import ImageFolder
-from tests.support.mounts import mounted_below
+from tests.support.mounts import mounted_below, unmount_below
 from tests.support.processes import await_true
 from tests.support.registry import Registry, free_port, serve_registry
 
@@ -270,6 +270,7 @@ def test_killed_in_the_middle_of_a_pull(demo: Registry, tmp_path: Path) -> None:
         assert daemon.ctl("run", images[0]).stdout == "Hello, world!\n"
     finally:
         daemon.stop()
+        unmount_below(tmp_path)
 
 
 def _files(root: Path) -> int:
