@@ -45,7 +45,7 @@ def ready_image(progress: Progress, result: PullResult) -> documents.ReadyImage:
         bytes_downloaded=sum(layer.done_bytes for layer in layers if layer.source == "fetched"),
         bytes_reused=_reused(layers),
         layers=layers,
-        seconds=documents.PhaseSeconds(**progress.seconds),
+        seconds=_phases(progress.seconds),
     )
 
 
@@ -162,7 +162,11 @@ def event_line(event: Event) -> documents.EventLine:
     )
 
 
+def _phases(seconds: Mapping[str, float]) -> documents.PhaseSeconds:
+    return documents.PhaseSeconds(**{phase: round(spent, 6) for phase, spent in seconds.items()})
+
+
 def phase_seconds(facts: Mapping[str, Any]) -> documents.PhaseSeconds | None:
     """The timing split that a ``pulled`` event holds."""
     seconds = facts.get("seconds")
-    return documents.PhaseSeconds(**seconds) if seconds else None
+    return _phases(seconds) if seconds else None

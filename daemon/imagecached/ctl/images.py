@@ -127,8 +127,8 @@ def describe(image: str) -> None:
             ("Manifest", found["manifest_digest"]),
             ("Snapshot", found["chain_id"]),
             ("Disk", size(found["disk_bytes"])),
-            ("Created", f"{found['created']} ({age(found['created'])} ago)"),
-            ("Last used", f"{found['last_used']} ({age(found['last_used'])} ago)"),
+            ("Created", _when(found["created"])),
+            ("Last used", _when(found["last_used"])),
             ("Timing", _timing(answer["seconds"])),
         ]
     )
@@ -137,6 +137,10 @@ def describe(image: str) -> None:
     print_table(head, [_described_row(layer) for layer in answer["layers"]], indent="  ")
     print("Events:")
     print_events(answer["events"], indent="  ")
+
+
+def _when(moment: str) -> str:
+    return f"{moment[:19]}Z ({age(moment)} ago)"
 
 
 def _timing(split: Mapping[str, float] | None) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any, Final
 
@@ -111,13 +111,15 @@ def _examined_here(socket: str) -> dict[str, Any]:
     return dict(json.loads(ended.stdout))
 
 
-def _print_findings(findings: Iterable[Mapping[str, Any]]) -> None:
-    rows = []
+def _print_findings(findings: Sequence[Mapping[str, Any]]) -> None:
+    from textwrap import fill
+
+    width = max((len(finding["name"]) for finding in findings), default=0)
     for finding in findings:
-        rows.append((finding["verdict"].upper(), finding["name"], finding["text"]))
+        print(f"{finding['verdict'].upper():<4}   {finding['name'].ljust(width)}   {finding['text']}")
         if finding["advice"]:
-            rows.append(("", "", f"→ {finding['advice']}"))
-    print_table(("VERDICT", "CHECK", "FOUND"), rows)
+            margin = " " * (width + 10)
+            print(fill(f"→ {finding['advice']}", 110, initial_indent=margin, subsequent_indent=f"{margin}  "))
 
 
 @click.command()

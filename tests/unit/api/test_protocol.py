@@ -8,8 +8,11 @@ import socket
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from imagecached.api.peers import Gate
+from imagecached.api.routes import OPERATIONS
 from imagecached.ctl.client import Daemon
 from imagecached.ctl.connection import UnixConnection
 from imagecached.errors import AccessDenied, ImagecachedError, Unavailable
@@ -123,3 +126,29 @@ def test_streams_are_one_json_object_per_line(served: Served, fakes: FakePorts) 
     assert response.headers["Content-Type"] == "application/x-ndjson"
     assert [json.loads(line)["type"] for line in response.read().splitlines()][-1] == "done"
     connection.close()
+
+
+FIELDS = sorted({name for operation in OPERATIONS for name in operation.request.__struct_fields__})
+SCALARS = (
+    st.none() | st.booleans() | st.integers() | st.text(max_size=10) | st.sampled_from(["a", "/a", "x/Y"])
+)
+VALUES = st.recursive(
+    SCALARS,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=5,
+)
+BODIES = st.dictionaries(st.sampled_from(FIELDS), VALUES, max_size=4) | VALUES
+POSTS = sorted(operation.path for operation in OPERATIONS if operation.method == "POST")
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(path=st.sampled_from(POSTS), body=BODIES)
+def test_no_body_makes_the_api_fail(served: Served, path: str, body: Any) -> None:
+    """Whatever is sent is done or refused; nothing is unforeseen."""
+    connection = UnixConnection(str(served.socket))
+    connection.request("POST", path, json.dumps(body))
+    response = connection.getresponse()
+    last = json.loads(response.read().splitlines()[-1])
+    connection.close()
+    assert response.status in (200, 400, 404)
+    assert ("error" in last) == (response.status != 200)
