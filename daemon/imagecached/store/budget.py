@@ -22,13 +22,18 @@ class Writing(Protocol):
 
 @dataclass(slots=True)
 class Totals:
-    """Sums over the rows, refreshed by whoever changed them."""
+    """Sums over the rows, kept true by whoever changes them under the store's lock."""
 
     disk_bytes: int = 0
     logical_bytes: int = 0
     layers: int = 0
     images: int = 0
     snapshots: int = 0
+
+    def add_layer(self, disk_bytes: int) -> None:
+        """One more layer: summing all rows again for each would cost milliseconds in a large store."""
+        self.disk_bytes += disk_bytes
+        self.layers += 1
 
 
 class Budget:

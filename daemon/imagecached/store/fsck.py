@@ -59,9 +59,8 @@ class Check:
             self.findings += _invalid_snapshots(state)
             self.findings += _corrupt_documents(state)
             self.findings += [
-                Finding("image_damaged", image.name, "layers or documents are missing")
-                for image in images.every(state)
-                if image.damaged
+                Finding("image_damaged", name, "layers or documents are missing")
+                for name in sorted(images.damaged(state))
             ]
             return tuple(_readings(state))
 

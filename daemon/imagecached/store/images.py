@@ -37,9 +37,10 @@ _RECORD = f"""
     LEFT JOIN documents x ON x.digest = i.index_document
     WHERE i.name = ?
 """  # noqa: S608 our own columns
-_MISSING_DOCUMENTS = """
+_DAMAGED = """
     SELECT name FROM images
-    WHERE manifest_document NOT IN (SELECT digest FROM documents)
+    WHERE chain_id NOT IN (SELECT chain_id FROM snapshots)
+       OR manifest_document NOT IN (SELECT digest FROM documents)
        OR config_document NOT IN (SELECT digest FROM documents)
        OR index_document NOT IN (SELECT digest FROM documents)
 """
@@ -65,9 +66,14 @@ def find(state: State, name: str) -> ImageRecord | None:
 
 def every(state: State) -> tuple[Image, ...]:
     """All images, by name, without their documents."""
-    incomplete = {name for (name,) in state.db.read(_MISSING_DOCUMENTS)}
+    bad = damaged(state)
     rows = state.db.read(f"{_SELECT} ORDER BY i.name")
-    return tuple(Image(**_image(state, row, whole=row[0] not in incomplete)) for row in rows)
+    return tuple(Image(**_image(state, row, whole=row[0] not in bad)) for row in rows)
+
+
+def damaged(state: State) -> frozenset[str]:
+    """The names of images that lack their snapshot or a document. What a document says is not looked at."""
+    return frozenset(name for (name,) in state.db.read(_DAMAGED))
 
 
 def put(state: State, record: ImageRecord) -> Snapshot:
@@ -94,22 +100,17 @@ def make_whole(state: State, diff_ids: Sequence[Digest], record: ImageRecord | N
     """Build what is missing of the chain, then write its rows and the image's in one transaction. The caller
     holds the chain.
     """
-    with snapshots.prepared(state, diff_ids) as fresh, state.db.lock:
-        needed = snapshots.publish(state, fresh)
 
-        def write(connection: sqlite3.Connection) -> None:
-            now = state.clock()
-            snapshots.record(connection, needed, now)
-            if record is not None:
-                _insert(connection, record, now)
-                layers.use(connection, diff_ids, now)
-            point("image.inserted")
+    def write(connection: sqlite3.Connection) -> None:
+        now = state.clock()
+        snapshots.record(connection, needed, now)
+        if record is not None:
+            _insert(connection, record, now)
+            layers.use(connection, diff_ids, now)
+        point("image.inserted")
 
-        try:
-            state.db.transact(write)
-        except BaseException:
-            snapshots.withdraw(state, needed)
-            raise
+    with snapshots.prepared(state, diff_ids) as fresh, snapshots.published(state, fresh) as needed:
+        state.db.transact(write)
     state.refresh()
 
 

@@ -54,14 +54,16 @@ def publish(state: State, ingest: Ingest, info: LayerInfo) -> Layer:
         try:
             with no_space(f"layer {info.diff_id}"):
                 publish_file(ingest.path, layer.path, state.db.lock, "layer")
-            state.db.transact(lambda connection: record(connection, [layer]), durable=False)
+            with state.db.lock:
+                state.db.transact(lambda connection: record(connection, [layer]), durable=False)
+                if known is None:
+                    state.budget.totals.add_layer(layer.disk_bytes)
         except BaseException:
-            _withdraw(layer)
+            layer.path.unlink(missing_ok=True)  # a failed publish leaves nothing
             raise
         ingest.published = True
     ingest.written = 0
     point("layer.recorded")
-    state.refresh()
     return layer
 
 
@@ -79,11 +81,6 @@ def use(connection: sqlite3.Connection, diff_ids: Sequence[Digest], now: float) 
     connection.executemany(
         "UPDATE layers SET last_used = ? WHERE diff_id = ?", [(now, str(diff_id)) for diff_id in diff_ids]
     )
-
-
-def _withdraw(layer: Layer) -> None:
-    """Take back a file that got no row: a failed publish leaves nothing."""
-    layer.path.unlink(missing_ok=True)
 
 
 def _describe(state: State, info: LayerInfo, allocated: int) -> Layer:

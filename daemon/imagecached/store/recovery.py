@@ -75,14 +75,17 @@ def open_state(
 
 def mend(state: State) -> tuple[str, ...]:
     """Rebuild the snapshots of damaged images whose layers are all there; who is still damaged."""
-    damaged = [image for image in images.every(state) if image.damaged]
-    for image in damaged:
+    if not images.damaged(state):
+        return ()
+    for image in images.every(state):
+        if not image.damaged:
+            continue
         try:
             with state.hold(f"mend {image.name}", images.needs(image)):
                 images.make_whole(state, image.diff_ids)
         except ImagecachedError as error:  # it stays damaged and is pulled again
             log.info("image stays damaged", extra={"image": image.name, "reason": str(error)})
-    return tuple(image.name for image in images.every(state) if image.damaged) if damaged else ()
+    return tuple(sorted(images.damaged(state)))
 
 
 def _open_database(root: Root) -> tuple[Database, Path | None]:

@@ -28,7 +28,7 @@ def put_right(state: State, findings: Sequence[Finding]) -> tuple[Finding, ...]:
     """Repair every finding; the same findings, marked as repaired where that was possible, and the images
     damaged by it.
     """
-    before = _damaged(state)
+    before = images.damaged(state)
     with state.db.lock:
         trash = _quarantine(state, findings)
         _delete_rows(state, findings)
@@ -88,10 +88,6 @@ def _file(state: State, finding: Finding) -> Path | None:
 
 def _subjects(findings: Iterable[Finding], *kinds: str) -> list[Digest]:
     return [Digest(finding.subject) for finding in findings if finding.kind in kinds]
-
-
-def _damaged(state: State) -> set[str]:
-    return {image.name for image in images.every(state) if image.damaged}
 
 
 def _is_repaired(finding: Finding, still_damaged: Sequence[str]) -> bool:

@@ -112,23 +112,23 @@ def prepared(state: State, diff_ids: Sequence[Digest]) -> Iterator[list[Fresh]]:
         yield fresh
 
 
-def publish(state: State, fresh: Sequence[Fresh]) -> list[Fresh]:
-    """Give the seams their names and return what needs a row. The caller holds the store's lock until the
-    rows are written.
+@contextmanager
+def published(state: State, fresh: Sequence[Fresh]) -> Iterator[list[Fresh]]:
+    """The snapshots that nobody recorded meanwhile, their seams under their names; the body writes the rows.
+
+    The store's lock is held throughout. If the body fails, or a seam cannot be published, the names go again.
     """
-    needed = [one for one in fresh if find(state, one.chain_id) is None]
-    for one in needed:
-        if one.seam is not None:
-            with no_space(f"seam {one.chain_id}"):
-                publish_file(one.seam.path, state.layout.seam(one.chain_id), state.db.lock, "seam")
-    return needed
-
-
-def withdraw(state: State, fresh: Sequence[Fresh]) -> None:
-    """Take back seams whose rows could not be written; still under the lock that :func:`publish` ran in."""
-    for one in fresh:
-        if one.seam is not None and find(state, one.chain_id) is None:
-            state.layout.seam(one.chain_id).unlink(missing_ok=True)
+    with state.db.lock:
+        needed = [one for one in fresh if find(state, one.chain_id) is None]
+        try:
+            for one in needed:
+                _publish_seam(state, one)
+            yield needed
+        except BaseException:
+            for one in needed:
+                if find(state, one.chain_id) is None:
+                    state.layout.seam(one.chain_id).unlink(missing_ok=True)
+            raise
 
 
 def record(connection: sqlite3.Connection, fresh: Iterable[Fresh], now: float) -> None:
@@ -177,13 +177,20 @@ def _build(
     stack.callback(ingest.close)
     ingest.open()
     with no_space(f"seam {made.chain_id}"):
-        needed = build_seam([layer.path for layer in below], parent_seam, ingest.fd, state.limits)
+        paths = [layer.path for layer in below]
+        needed = build_seam(paths, parent_seam, ingest.fd, state.limits, ingest.check_space)
     if not needed:
         return
     ingest.check_space(os.fstat(ingest.fd).st_size)
     made.seam, made.seam_bytes = ingest, disk_bytes(ingest.fd)
     made.seam_digest = seam_digest(ingest.path)
     point("seam.built")
+
+
+def _publish_seam(state: State, one: Fresh) -> None:
+    if one.seam is not None:
+        with no_space(f"seam {one.chain_id}"):
+            publish_file(one.seam.path, state.layout.seam(one.chain_id), state.db.lock, "seam")
 
 
 def _snapshot(row: Row) -> Snapshot:

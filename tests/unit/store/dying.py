@@ -28,8 +28,8 @@ def trace(root: Path, act: Act) -> list[str]:
     return names
 
 
-def die(root: Path, act: Act, index: int) -> None:
-    """The same in a process that is killed at the ``index``-th point."""
+def die(root: Path, act: Act, index: int) -> bool:
+    """The same in a process that is killed at the ``index``-th point; False if it was done before."""
     left = index
 
     def count(name: str) -> None:
@@ -39,7 +39,9 @@ def die(root: Path, act: Act, index: int) -> None:
         left -= 1
 
     status = _run(root, act, count)
-    assert os.waitstatus_to_exitcode(status) == -signal.SIGKILL
+    exit_code = os.waitstatus_to_exitcode(status)
+    assert exit_code in (0, -signal.SIGKILL)
+    return exit_code != 0
 
 
 def _run(root: Path, act: Act, at_point: Callable[[str], object]) -> int:

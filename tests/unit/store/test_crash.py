@@ -159,7 +159,7 @@ def test_killed_at_every_point(name: str, tmp_path: Path) -> None:
     for index, point in enumerate(passed):
         root = tmp_path / f"{index}-{point}"
         shutil.copytree(origin, root)
-        die(root, scenario.act, index)
+        assert die(root, scenario.act, index)
         with opened(root) as (state, _):
             check_sound(state, scenario)
             if name != "remove an image" or images.find(state, image("app", *APP).name):
@@ -179,7 +179,7 @@ def test_killed_while_a_corrupt_database_is_replaced(tmp_path: Path) -> None:
     for index, _ in enumerate(trace(tmp_path / "traced", nothing)):
         root = tmp_path / f"{index}"
         shutil.copytree(tmp_path / "origin", root)
-        die(root, nothing, index)
+        assert die(root, nothing, index)
         with opened(root) as (state, _):
             assert {one.diff_id for one in layers.every(state)} == {one.diff_id for one in APP}
             assert (root / "metadata.db.corrupt-1").read_bytes() == b"garbage" * 1000
@@ -196,7 +196,7 @@ def test_an_image_is_recorded_wholly_or_not_at_all(tmp_path: Path) -> None:
     for index in range(before):
         root = tmp_path / f"{index}"
         shutil.copytree(origin, root)
-        die(root, scenario.act, index)
+        assert die(root, scenario.act, index)
         with opened(root) as (state, _):
             found = images.find(state, image("app", *APP).name)
             seen.add(found is not None)
