@@ -53,6 +53,7 @@ async def test_awkward_image_is_the_same(name: str, reference: Reference, ours: 
     mine = await ours.tree(_AWKWARD[name])
     if name in LEFT_OUT:
         assert isinstance(mine, Refusal), "we can do it now: tell the table of verdicts"
+        assert LEFT_OUT[name] in mine.words
         return
     assert not isinstance(mine, Refusal), mine
     assert differences(mine, theirs, unpacked_after=reference.unpacked_after) == []
@@ -122,7 +123,7 @@ async def test_hard_link_into_a_lower_layer_is_what_tar_makes(tmp_path: Path, ou
     root = tmp_path / "root"
     root.mkdir(mode=0o755)
     for tar in image.tars:
-        command = ["tar", "-x", "-p", "--xattrs", "--xattrs-include=*", "--same-owner", "-C", root]
+        command = ["tar", "-x", "-p", "--xattrs", "--xattrs-include=*", "--same-owner", "-C", str(root)]
         subprocess.run(command, input=tar, check=True)
     mine = await ours.tree(image)
     assert not isinstance(mine, Refusal), mine

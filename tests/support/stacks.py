@@ -55,6 +55,11 @@ class Stack:
         """The image of this stack."""
         return case(name, [[member.data for member in layer] for layer in self.layers])
 
+    @property
+    def late_opaque(self) -> bool:
+        """Whether the bottom layer hides after it made: the one thing there that a layer file cannot know."""
+        return any(member.says.startswith("opaque") for member in self.layers[0][1:])
+
     def smaller(self) -> Iterator[Stack]:
         """Stacks with one layer or one member less, the smallest first."""
         for at in range(len(self.layers)):
