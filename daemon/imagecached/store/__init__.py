@@ -213,9 +213,12 @@ class Store:
         """
         return await aio.finish(collect.make_room, self._state, more)
 
-    async def gc(self, *, dry_run: bool = False) -> GcReport:
-        """Remove what nothing keeps; above the high watermark also images, least recently used first."""
-        return await aio.finish(collect.collect, self._state, dry_run=dry_run)
+    async def gc(self, *, dry_run: bool = False, grace_seconds: float = 0.0) -> GcReport:
+        """Remove what nothing keeps; above the high watermark also images, least recently used first.
+
+        Below it, layers of no image stay until ``grace_seconds`` after their last use.
+        """
+        return await aio.finish(collect.collect, self._state, dry_run=dry_run, grace_seconds=grace_seconds)
 
     async def fsck(self, *, repair: bool = False, on_progress: OnProgress | None = None) -> FsckReport:
         """Read and verify everything, and with ``repair`` put right what is wrong.

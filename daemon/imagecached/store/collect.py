@@ -28,12 +28,18 @@ _UNITS = ("bytes", "KiB", "MiB", "GiB", "TiB")
 _STEP = 1024
 
 
-def collect(state: State, *, dry_run: bool = False) -> GcReport:
-    """Remove what nothing keeps; past the high watermark images too. ``dry_run``: only report."""
+def collect(state: State, *, dry_run: bool = False, grace_seconds: float = 0.0) -> GcReport:
+    """Remove what nothing keeps; past the high watermark images too. ``dry_run``: only report.
+
+    Below the watermark, layers of no image stay for ``grace_seconds`` after their last use: a pull that
+    failed is often tried again.
+    """
     with state.db.lock:
+        want = state.budget.excess()
+        grace = 0.0 if want else grace_seconds
         if dry_run:
-            return _decide(state, 0, state.budget.excess()).report
-        report, trash = _reclaim(state, 0, state.budget.excess())
+            return _decide(state, 0, want, grace).report
+        report, trash = _reclaim(state, 0, want, grace)
     _finish(state, trash)
     return report
 
@@ -54,20 +60,20 @@ def make_room(state: State, more: int) -> GcReport:
     return report
 
 
-def take_inventory(state: State) -> gc.Inventory:
+def take_inventory(state: State, grace_seconds: float = 0.0) -> gc.Inventory:
     """What there is and what is wanted of it, as of now; the caller holds the store's lock."""
     wanted = pins.every(state)
     kept = {Digest(pin.value) for pin in wanted if pin.kind != "image"}
     kept |= state.holds.digests()  # before the mounts: each is leased until it is seen
     for in_use in state.in_use:
         kept |= in_use()
+    since = state.clock() - grace_seconds
+    rows = state.db.survey("SELECT diff_id, disk_bytes, last_used FROM layers")
+    kept |= {Digest(diff_id) for diff_id, _, last_used in rows if last_used > since}
     return gc.Inventory(
-        layers={Digest(row[0]): row[1] for row in state.db.read("SELECT diff_id, disk_bytes FROM layers")},
+        layers={Digest(diff_id): disk_bytes for diff_id, disk_bytes, _ in rows},
         snapshots=dict(_links(state)),
-        images=[
-            gc.Candidate(image.name, image.chain_id, image.diff_ids, image.last_used)
-            for image in images.every(state)
-        ],
+        images=list(_candidates(state)),
         pinned=frozenset(pin.value for pin in wanted if pin.kind == "image"),
         kept=frozenset(kept),
     )
@@ -92,7 +98,7 @@ class _Decision:
 
 
 def _links(state: State) -> Iterator[tuple[Digest, gc.Link]]:
-    rows = state.db.read(
+    rows = state.db.survey(
         "SELECT chain_id, parent, diff_id, iif(seam_digest IS NULL, NULL, seam_bytes) FROM snapshots"
     )
     for chain_id, parent, diff_id, seam_bytes in rows:
@@ -102,9 +108,17 @@ def _links(state: State) -> Iterator[tuple[Digest, gc.Link]]:
         )
 
 
-def _decide(state: State, need: int, want: int) -> _Decision:
+def _candidates(state: State) -> Iterator[gc.Candidate]:
+    for name, chain_id, diff_ids, last_used in state.db.survey(
+        "SELECT name, chain_id, diff_ids, last_used FROM images"
+    ):
+        used = max(last_used, state.touched.get(name, 0.0))
+        yield gc.Candidate(name, Digest(chain_id), tuple(map(Digest, diff_ids.split(" "))), used)
+
+
+def _decide(state: State, need: int, want: int, grace_seconds: float = 0.0) -> _Decision:
     """What will be done. Nothing is evicted where it would not satisfy ``need``."""
-    inventory = take_inventory(state)
+    inventory = take_inventory(state, grace_seconds)
     plan = gc.plan(inventory, want=want)
     if plan.freed_bytes < need:
         plan = gc.plan(inventory)
@@ -124,11 +138,11 @@ def _decide(state: State, need: int, want: int) -> _Decision:
     return _Decision(report, files, frozenset((*plan.snapshots, *plan.layers, *stray_digests)))
 
 
-def _reclaim(state: State, need: int, want: int) -> tuple[GcReport, list[Path]]:
+def _reclaim(state: State, need: int, want: int, grace_seconds: float = 0.0) -> tuple[GcReport, list[Path]]:
     """Decide and do it, again if a lease came in between; the files are left in the trash."""
     while True:
         state.holds.observe()
-        decision = _decide(state, need, want)
+        decision = _decide(state, need, want, grace_seconds)
         point("gc.planned")
         try:
             return decision.report, _apply(state, decision)

@@ -60,6 +60,14 @@ class Database:
             except _FAILURES as error:
                 raise translated(error, self.path) from error
 
+    def survey(self, sql: str, *values: object) -> list[Row]:
+        """The same for many rows, on the other connection: :meth:`read` must not wait for it."""
+        with self.lock:
+            try:
+                return self._writer.execute(sql, values).fetchall()
+            except _FAILURES as error:
+                raise translated(error, self.path) from error
+
     def transact(self, body: Callable[[sqlite3.Connection], T], *, durable: bool = True) -> T:
         """Run ``body`` in one transaction: all of it or nothing.
 

@@ -21,7 +21,6 @@ from imagecached.store import collect, images, layers, snapshots
 from imagecached.store.records import Finding, FindingKind
 from imagecached.store.state import State
 
-_DOCUMENTS = "SELECT digest, data FROM documents"
 _SEAMS = (
     "SELECT chain_id, seam_digest, seam_bytes FROM snapshots WHERE seam_digest IS NOT NULL ORDER BY chain_id"
 )
@@ -57,7 +56,10 @@ class Check:
             strays = collect.orphans(state, inventory)
             self.findings += [self._stray(path) for _, path in strays]
             self.findings += _invalid_snapshots(state)
-            self.findings += _corrupt_documents(state)
+            self.findings += [
+                Finding("document_corrupt", digest, "the document has another digest")
+                for digest in images.corrupt_documents(state)
+            ]
             self.findings += [
                 Finding("image_damaged", name, "layers or documents are missing")
                 for name in sorted(images.damaged(state))
@@ -66,7 +68,9 @@ class Check:
 
     def verify(self, reading: Reading) -> None:
         """Read one file and note what is wrong with it."""
+        inode = 0
         try:
+            inode = reading.path.stat().st_ino
             if reading.kind == "layer":
                 verify_layer(reading.path, reading.digest)
             else:
@@ -74,11 +78,13 @@ class Check:
         except FileNotFoundError:
             self._note(reading, "missing", "the file is gone")
         except (Corrupt, OSError) as error:  # EIO of a bad disk is as good as wrong bytes
-            self._note(reading, "corrupt", str(error))
+            self._note(reading, "corrupt", str(error), inode)
         self.files += 1
         self.bytes += reading.bytes
 
-    def _note(self, reading: Reading, fault: Literal["missing", "corrupt"], text: str) -> None:
+    def _note(
+        self, reading: Reading, fault: Literal["missing", "corrupt"], text: str, inode: int = 0
+    ) -> None:
         if not self._recorded(reading):
             return
         kinds: dict[tuple[str, str], FindingKind] = {
@@ -87,7 +93,7 @@ class Check:
             ("seam", "missing"): "seam_missing",
             ("seam", "corrupt"): "seam_corrupt",
         }
-        self.findings.append(Finding(kinds[reading.kind, fault], reading.digest, text))
+        self.findings.append(Finding(kinds[reading.kind, fault], reading.digest, text, inode=inode))
 
     def _recorded(self, reading: Reading) -> bool:
         if reading.kind == "layer":
@@ -124,9 +130,3 @@ def _invalid_snapshots(state: State) -> Iterable[Finding]:
             yield Finding(
                 "snapshot_invalid", snapshot.chain_id, "the ChainID does not follow from parent and layer"
             )
-
-
-def _corrupt_documents(state: State) -> Iterable[Finding]:
-    for digest, data in state.db.read(_DOCUMENTS):
-        if Digest.of(data) != digest:
-            yield Finding("document_corrupt", digest, "the document has another digest")

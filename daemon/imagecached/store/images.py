@@ -76,6 +76,12 @@ def damaged(state: State) -> frozenset[str]:
     return frozenset(name for (name,) in state.db.read(_DAMAGED))
 
 
+def corrupt_documents(state: State) -> list[Digest]:
+    """Documents whose bytes no longer have their digest."""
+    rows = state.db.survey("SELECT digest, data FROM documents")
+    return [Digest(digest) for digest, data in rows if Digest.of(data) != digest]
+
+
 def put(state: State, record: ImageRecord) -> Snapshot:
     """Record an image, replacing what its name stood for, with a snapshot (and seam) for every prefix of its
     layers.

@@ -181,6 +181,7 @@ class Finding:
     subject: str
     text: str
     repaired: bool = False
+    inode: int = field(default=0, repr=False, compare=False)  # of the file that was read
 
 
 @dataclass(frozen=True, slots=True)

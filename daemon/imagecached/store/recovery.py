@@ -144,10 +144,12 @@ def _adopt(state: State, diff_ids: Iterable[Digest]) -> tuple[tuple[Digest, ...]
         path = state.layout.layer(diff_id)
         try:
             adopted.append(_described(state, path, diff_id))
-        except (Corrupt, OSError) as error:
+        except Corrupt as error:
             log.warning("layer file without row removed", extra={"layer": diff_id, "reason": str(error)})
             path.unlink()
             removed.append(str(path.relative_to(state.layout.root)))
+        except OSError as error:  # it may be readable the next time; until then nothing uses it
+            log.warning("layer file without row unreadable", extra={"layer": diff_id, "reason": str(error)})
     if adopted:
         state.db.transact(lambda connection: layers.record(connection, adopted))
         point("open.adopted")
@@ -156,6 +158,8 @@ def _adopt(state: State, diff_ids: Iterable[Digest]) -> tuple[tuple[Digest, ...]
 
 def _described(state: State, path: Path, diff_id: Digest) -> Layer:
     """The row that a layer file's header calls for; Corrupt if the file is not whole or not this layer."""
+    if path.is_symlink():
+        raise Corrupt(f"{path}: a link is no layer file")
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
     try:
         header = read_header(fd)

@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import logging
 import sqlite3
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Sequence, Set
 from dataclasses import replace
 from pathlib import Path
 
 from imagecached.oci.digest import Digest
-from imagecached.store import images, recovery, snapshots
+from imagecached.store import collect, images, recovery, snapshots
 from imagecached.store.files import sync_directory, take_away, unlink_all
 from imagecached.store.points import point
 from imagecached.store.records import Finding
@@ -30,8 +30,9 @@ def put_right(state: State, findings: Sequence[Finding]) -> tuple[Finding, ...]:
     """
     before = images.damaged(state)
     with state.db.lock:
-        trash = _quarantine(state, findings)
-        _delete_rows(state, findings)
+        still_true = _still_true(state, findings)
+        trash = _quarantine(state, still_true)
+        _delete_rows(state, still_true)
     unlink_all(trash)
     state.refresh()
     still = recovery.mend(state)
@@ -42,6 +43,26 @@ def put_right(state: State, findings: Sequence[Finding]) -> tuple[Finding, ...]:
         *(replace(finding, repaired=_is_repaired(finding, still)) for finding in findings),
         *(Finding("image_damaged", name, text) for name in sorted(set(still) - before)),
     )
+
+
+def _still_true(state: State, findings: Iterable[Finding]) -> list[Finding]:
+    """The findings that nobody has put right since: the store was in use while it was checked."""
+    strays = {path for _, path in collect.orphans(state, collect.take_inventory(state))}
+    return [finding for finding in findings if _is_still_true(state, finding, strays)]
+
+
+def _is_still_true(state: State, finding: Finding, strays: Set[Path]) -> bool:
+    path = _file(state, finding)
+    match finding.kind:
+        case "layer_corrupt" | "seam_corrupt":
+            return path is not None and path.exists() and path.stat().st_ino == finding.inode
+        case "layer_missing" | "seam_missing":
+            return path is not None and not path.exists()
+        case "layer_orphan" | "seam_orphan":
+            return path in strays
+        case "document_corrupt":
+            return Digest(finding.subject) in images.corrupt_documents(state)
+    return True
 
 
 def _quarantine(state: State, findings: Iterable[Finding]) -> list[Path]:
@@ -77,9 +98,9 @@ def _delete_rows(state: State, findings: Sequence[Finding]) -> None:
 
 def _file(state: State, finding: Finding) -> Path | None:
     match finding.kind:
-        case "layer_corrupt":
+        case "layer_corrupt" | "layer_missing":
             return state.layout.layer(Digest(finding.subject))
-        case "seam_corrupt":
+        case "seam_corrupt" | "seam_missing":
             return state.layout.seam(Digest(finding.subject))
         case "layer_orphan" | "seam_orphan":
             return state.layout.root / finding.subject

@@ -115,7 +115,7 @@ class Root:
             raise Corrupt(f"{path}: {error}") from error
         if found > FORMAT:
             raise FailedPrecondition(
-                f"{self.layout.root} has format {found}, this program knows up to {FORMAT}: use a newer one"
+                f"{self.layout.root} has format {found}, this program knows up to {FORMAT}"
             )
         if found < FORMAT:
             raise Corrupt(f"{path}: there never was a format {found}")

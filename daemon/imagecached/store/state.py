@@ -58,7 +58,8 @@ class State:
 
     def refresh(self) -> None:
         """Sum the rows again after they changed."""
-        self.budget.totals = Totals(*self.db.read(_TOTALS)[0])
+        with self.db.lock:
+            self.budget.totals = Totals(*self.db.survey(_TOTALS)[0])
 
     def close(self) -> None:
         """Close the database and give up the root."""

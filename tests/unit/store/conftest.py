@@ -26,7 +26,13 @@ def root(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def state(root: Path) -> Iterator[State]:
+def clock() -> Clock:
+    """The clock of ``state``."""
+    return Clock()
+
+
+@pytest.fixture
+def state(root: Path, clock: Clock) -> Iterator[State]:
     """An open, empty store without bounds."""
-    with opened(root, clock=Clock()) as (state, _):
+    with opened(root, clock=clock) as (state, _):
         yield state

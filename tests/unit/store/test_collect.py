@@ -8,9 +8,10 @@ from imagecached.errors import OutOfSpace
 from imagecached.oci.digest import Digest
 from imagecached.store import collect, images, layers, pins, snapshots
 from imagecached.store.points import arm
-from imagecached.store.records import GcReport, StorePolicy
+from imagecached.store.records import GcReport, PinKind, StorePolicy
 from imagecached.store.state import State
 from tests.unit.store.building import (
+    Clock,
     base_with_modes,
     check,
     files,
@@ -125,7 +126,7 @@ def test_writing_past_the_quota_fails_when_nothing_may_go(state: State) -> None:
 
 
 @pytest.mark.parametrize("kind", ["image", "chain", "layer"])
-def test_pins_keep_what_they_name(state: State, kind: pins.PinKind) -> None:
+def test_pins_keep_what_they_name(state: State, kind: PinKind) -> None:
     """Until they are removed; a pinned chain or layer outlives its image."""
     record = pulled(state, "app", layer(1))
     value = record.name if kind == "image" else record.chain_id
@@ -250,7 +251,12 @@ def test_a_hold_that_comes_while_gc_decides_wins(state: State, stage: str, relea
 def test_a_hold_on_something_else_does_not_disturb_gc(state: State) -> None:
     """Only what was to be removed is worth another plan."""
     images.remove(state, pulled(state, "app", layer(1)).name)
-    arm(lambda name: name == "gc.deleted" and state.hold("other", [layer(2).diff_id]).release())
+
+    def interfere(name: str) -> None:
+        if name == "gc.deleted":
+            state.hold("other", [layer(2).diff_id]).release()
+
+    arm(interfere)
     assert collect.collect(state).layers == (layer(1).diff_id,)
 
 
@@ -270,3 +276,14 @@ def test_gc_writes_the_touches_down(state: State) -> None:
     images.touch(state, record.name)
     collect.collect(state)
     assert state.db.read("SELECT last_used FROM images") == [(state.touched[record.name],)]
+
+
+def test_layers_of_a_failed_pull_stay_for_a_while(state: State, clock: Clock) -> None:
+    """With a grace; not when bytes are wanted, and not for ever."""
+    publish(state, layer(1))
+    assert collect.collect(state, grace_seconds=60) == GcReport()
+    set_policy(state, StorePolicy(quota_bytes=state.budget.used(), free_bytes=0))
+    assert collect.collect(state, dry_run=True, grace_seconds=60).layers == (layer(1).diff_id,)
+    set_policy(state, StorePolicy(free_bytes=0))
+    clock.now += 60
+    assert collect.collect(state, grace_seconds=60).layers == (layer(1).diff_id,)

@@ -209,17 +209,36 @@ def test_damage_found_before_is_told_again(state: State) -> None:
     assert kinds(put_right(state, check(state))) == [("image_damaged", record.name, False)]
 
 
-def test_a_layer_pulled_again_during_the_repair_is_kept(state: State) -> None:
+@pytest.mark.parametrize("kind", ["layer_corrupt", "layer_missing"])
+def test_a_layer_replaced_since_the_check_is_kept(state: State, kind: str) -> None:
     """The check read the old file; the new one under the same name is sound."""
     pulled(state, "app", layer(1))
     path = state.layout.layer(layer(1).diff_id)
-    flip(path, 5000)
+    if kind == "layer_missing":
+        path.unlink()
+    else:
+        flip(path, 5000)
     found = check(state)
-    path.unlink()
+    assert [finding.kind for finding in found] == [kind]
+    if path.exists():
+        path.rename(path.with_suffix(".old"))  # keeps its inode from being used again
+    publish(state, layer(1))
+    path.with_suffix(".old").unlink(missing_ok=True)
+    put_right(state, found)
+    assert path.exists()
+    assert check(state) == []
+
+
+def test_a_stray_file_published_since_the_check_is_kept(state: State) -> None:
+    """What was an orphan is a layer now."""
+    path = state.layout.layer(layer(1).diff_id)
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b"stray")
+    found = check(state)
     publish(state, layer(1))
     put_right(state, found)
-    assert damaged(state) == [] or not path.exists()
-    assert [finding.kind for finding in check(state)] in ([], ["image_damaged"])
+    assert path.exists()
+    assert check(state) == []
 
 
 def test_a_corrupt_file_leaves_its_name_before_its_row_goes(root: Path) -> None:

@@ -18,6 +18,7 @@ from imagecached.layers.limits import Limits
 from imagecached.store import layers
 from imagecached.store.ingests import Ingest
 from imagecached.store.points import arm
+from imagecached.store.records import Layer
 from imagecached.store.state import State
 from tests.support.rawtar import archive, entry
 from tests.unit.store.building import Built, check, files, ingesting, layer, opened, publish
@@ -110,7 +111,7 @@ def test_two_threads_publish_the_same_layer(state: State) -> None:
     """Both succeed, one row and one file remain, and the budget counts it once."""
     barrier = Barrier(2)
 
-    def run() -> layers.Layer:
+    def run() -> Layer:
         with ingesting(state, layer(1)) as ingest:
             barrier.wait()
             return layers.publish(state, ingest, layer(1).info)
@@ -142,7 +143,7 @@ def test_a_full_disk_leaves_nothing(
         raise OSError(number, os.strerror(number))
 
     with ingesting(state, layer(1)) as ingest:
-        monkeypatch.setattr(*((Path, "rename") if call == "rename" else (os, "fsync")), fail)
+        monkeypatch.setattr(Path if call == "rename" else os, call, fail)
         with pytest.raises(OutOfSpace, match=layer(1).diff_id):
             layers.publish(state, ingest, layer(1).info)
         monkeypatch.undo()

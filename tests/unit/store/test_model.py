@@ -203,7 +203,7 @@ class StoreMachine(RuleBasedStateMachine):
         die(self.folder / "root", act, index)
         self.open()
 
-    @precondition(lambda self: layers.every(self.state))
+    @precondition(lambda self: bool(layers.every(self.state)))
     @rule(place=st.integers(0, 1 << 30), at=st.integers(0, 1 << 30), repaired=st.booleans())
     def corrupt(self, place: int, at: int, repaired: bool) -> None:
         """A layer file changes, and fsck repairs; or it goes, and the next open finds it missing."""

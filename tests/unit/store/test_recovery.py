@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import sqlite3
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -101,6 +102,26 @@ def test_a_file_that_is_no_whole_layer_is_removed(root: Path, fault: str) -> Non
     assert not path.exists()
 
 
+def test_a_file_that_cannot_be_read_now_is_left(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A bad moment of the disk is no reason to delete; nothing uses the file meanwhile."""
+    with opened(root) as (state, _):
+        made = publish(state, layer(1))
+    with database(root) as connection:
+        connection.execute("DELETE FROM layers")
+    connection.close()
+
+    def fail(_: int) -> None:
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr("imagecached.store.recovery.read_header", fail)
+    with opened(root) as (state, recovery):
+        assert recovery == Recovery()
+        assert layers.find(state, made.diff_id) is None
+    monkeypatch.undo()
+    with opened(root) as (_, recovery):
+        assert recovery.adopted == (made.diff_id,)
+
+
 def test_rows_without_file_damage_their_images(root: Path) -> None:
     """The images stay known, so that they can be pulled again."""
     with opened(root) as (state, _):
@@ -174,7 +195,7 @@ def test_a_lost_database_is_made_again_from_the_layer_files(root: Path) -> None:
         assert check(state) == []
 
 
-CORRUPTIONS = {
+CORRUPTIONS: dict[str, Callable[[bytes], bytes]] = {
     "not a database": lambda content: b"garbage" * 4096,
     "no magic": lambda content: b"x" * 16 + content[16:],
     "half": lambda content: content[: len(content) // 2],

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from imagecached.oci.chain import chain_ids
 from imagecached.oci.digest import Digest
 from imagecached.store import collect, images, layers, schema, snapshots
 from imagecached.store.records import Layer
@@ -34,17 +35,22 @@ def fill(state: State) -> None:
     for stack in stacks:
         for diff_id in stack:
             state.layout.layer(diff_id).touch()
-    state.db.transact(lambda connection: [_insert(state, connection, stack) for stack in stacks])
+    state.db.transact(lambda connection: _insert(state, connection, stacks))
     state.refresh()
 
 
-def _insert(state: State, connection: sqlite3.Connection, stack: list[Digest]) -> None:
+def _insert(state: State, connection: sqlite3.Connection, stacks: list[list[Digest]]) -> None:
+    for stack in stacks:
+        _insert_one(state, connection, stack)
+
+
+def _insert_one(state: State, connection: sqlite3.Connection, stack: list[Digest]) -> None:
     layers.record(
         connection,
         [Layer(diff_id, state.layout.layer(diff_id), 1, 2, 4096, 3, 1.0, 1.0) for diff_id in stack],
     )
     parent = None
-    for depth, chain_id in enumerate(images.chain_ids(stack)):
+    for depth, chain_id in enumerate(chain_ids(stack)):
         snapshots.record(connection, [Fresh(chain_id, parent, stack[depth], 4096 * depth)], 1.0)
         parent = chain_id
     documents = [
@@ -91,7 +97,7 @@ def test_reads_stay_flat(full: Path) -> None:
     with opened(full) as (state, _):
         stacks = [diff_ids(number) for number in range(IMAGES)]
         lowest = [stack[0] for stack in stacks]
-        tops = [images.chain_ids(stack)[-1] for stack in stacks]
+        tops = [chain_ids(stack)[-1] for stack in stacks]
         taken = {
             "layer": median(lambda diff_id: layers.find(state, diff_id), lowest),
             "snapshot": median(lambda chain_id: snapshots.find(state, chain_id), tops),
