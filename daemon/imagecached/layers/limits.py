@@ -30,7 +30,7 @@ class Limits:
 
     @property
     def text_bytes(self) -> int:
-        """Bound for names, link targets and extended attributes of all members together; memory holds them."""
+        """Bound for names, link targets and extended attributes of all members; memory holds them."""
         return self.metadata_bytes // 4
 
 

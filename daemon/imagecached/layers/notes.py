@@ -43,6 +43,9 @@ class Notes(msgspec.Struct, frozen=True, omit_defaults=True):
     whiteouts: list[bytes] = msgspec.field(default_factory=list)  # directories that hold whiteouts
     bottom_only: str = ""
     never_bottom: str = ""
+    late: list[bytes] = msgspec.field(
+        default_factory=list
+    )  # directories whose entry came after their content
 
 
 def relink(node: Node, note: LinkNote) -> None:
@@ -59,10 +62,17 @@ def relink(node: Node, note: LinkNote) -> None:
 
 
 def collect(
-    root: Node, implicit: set[Node], placeholders: list[Node], *, bottom_only: str, never_bottom: str
+    root: Node,
+    implicit: set[Node],
+    late: set[Node],
+    placeholders: list[Node],
+    *,
+    bottom_only: str,
+    never_bottom: str,
 ) -> Notes:
     """Walk the finished tree once, note what is there and take the placeholders of links out of it."""
     bare: list[bytes] = []
+    belated: list[bytes] = []
     whiteouts: list[bytes] = []
     links: dict[Node, list[bytes]] = {node: [] for node in placeholders}
     stack = [(b"", root)]
@@ -70,12 +80,14 @@ def collect(
         path, directory = stack.pop()
         if directory in implicit:
             bare.append(path)
+        elif directory in late:
+            belated.append(path)
         prefix = path + b"/" if path else b""
         if _look(directory, prefix, stack, links):
             whiteouts.append(path)
     found = [_link(node, sorted(paths)) for node, paths in links.items() if paths]
     found.sort(key=lambda note: note.paths)
-    return Notes(sorted(bare), found, sorted(whiteouts), bottom_only, never_bottom)
+    return Notes(sorted(bare), found, sorted(whiteouts), bottom_only, never_bottom, sorted(belated))
 
 
 def _look(

@@ -63,6 +63,7 @@ class Tree:
             b"": self.root
         }  # directory part of a name, as written → that directory
         self._implicit: set[Node] = set()  # directories made without entry; some may be gone again
+        self._late: set[Node] = set()  # directories made without entry that got one later; likewise
         self._placeholders: list[Node] = []  # links into lower layers; no S_IFMT bits
         self._markers: set[Node] = set()  # whiteouts made by a name, not by a device
         self._whiteouts = False  # there may be any
@@ -115,11 +116,12 @@ class Tree:
             self._set_times()
         if self._bottom_only and self._never_bottom:
             raise Corrupt(self._bottom_only)
-        if not (self._implicit or self._placeholders or self._whiteouts):
+        if not (self._implicit or self._late or self._placeholders or self._whiteouts):
             return Notes(bottom_only=self._bottom_only, never_bottom=self._never_bottom)
         return notes.collect(
             self.root,
             self._implicit,
+            self._late,
             self._placeholders,
             bottom_only=self._bottom_only,
             never_bottom=self._never_bottom,
@@ -158,7 +160,9 @@ class Tree:
     def _merge(self, member: Member, node: Node) -> None:
         """A directory member for a directory that is there."""
         _set_all(member, node)
-        self._implicit.discard(node)
+        if node in self._implicit:
+            self._implicit.remove(node)
+            self._late.add(node)
         self._times.append((member.name, member.mtime, member.mtime_ns))
 
     def _remove(self, children: dict[bytes, Node], base: bytes, node: Node) -> None:
