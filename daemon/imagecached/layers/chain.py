@@ -6,14 +6,15 @@ downwards until something else, a whiteout or an opaque mark ends them.
 *Unpacked* attributes are containerd's answer for a directory that a layer makes without an entry for it.
 Going down from the next lower layer, the first one counts in which the path leads anywhere, seen alone: its
 symbolic links are followed inside it, whiteouts and opaque marks of other layers ignored. If it leads to a
-directory, that gives mode, owner, time and attributes, which may in turn come from a layer further down; if to
-something else, the directory stays as it was made.
+directory, that gives mode, owner, time and attributes, which may in turn come from a layer further down; if
+to something else, the directory stays as it was made. An entry that comes later in the layer sets all of
+these again but takes no extended attribute away.
 """
 
 from __future__ import annotations
 
 import stat
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -21,7 +22,10 @@ from types import TracebackType
 from typing import Final, NamedTuple, Self
 
 from imagecached.errors import Corrupt
+from imagecached.layers import attributes
 from imagecached.layers.limits import shown
+from imagecached.layers.node import Node
+from imagecached.layers.notes import Notes
 from imagecached.layers.reader import Entry, LayerReader
 
 _LINKS: Final = 40
@@ -99,8 +103,11 @@ class View:
         known = self._directories.get(path)
         if known is not None:
             return known
-        found, here = self._directories[b""], b""
-        for part in path.split(b"/"):
+        here = parent_of(path)
+        if here not in self._directories:
+            here = b""
+        found = self._directories[here]
+        for part in path[len(here) :].lstrip(b"/").split(b"/"):
             here = here + b"/" + part if here else part
             found = self._directories.get(here) or self._merge(found, part)
             if found and found[0].entry.is_dir:
@@ -132,13 +139,37 @@ class _Step:
 
     own: Attributes
     source: _Key | None = None
-    inherits: bool = False
+    takes: Callable[[Attributes, Attributes], Attributes] = lambda own, _source: own
 
-    def take(self, source: Attributes) -> Attributes:
-        """All of a lower layer's directory; of the one it is made in only a group, as mkdir(2) does."""
-        if self.inherits:
-            return replace(source, xattrs={**self.own.xattrs, **source.xattrs})
-        return replace(self.own, gid=source.gid) if source.mode & stat.S_ISGID else self.own
+
+def _take_all(own: Attributes, source: Attributes) -> Attributes:
+    """As containerd copies the directory of a lower layer."""
+    return replace(source, xattrs={**own.xattrs, **source.xattrs})
+
+
+def _take_group(own: Attributes, source: Attributes) -> Attributes:
+    """As mkdir(2) hands down the group of the directory above."""
+    return replace(own, gid=source.gid) if source.mode & stat.S_ISGID else own
+
+
+def _keep_xattrs(own: Attributes, source: Attributes) -> Attributes:
+    """As the entry of a directory that was made before is applied to it."""
+    node = Node(own.mode, xattrs={**source.xattrs, **own.xattrs})
+    attributes.chmod(node, stat.S_IMODE(own.mode))
+    return replace(own, xattrs=node.xattrs or {})
+
+
+class _Noted(NamedTuple):
+    """Paths from a layer's notes, to be asked for one by one."""
+
+    implicit: frozenset[bytes]
+    late: frozenset[bytes]
+    linked: frozenset[bytes]  # names of links into lower layers
+
+    @classmethod
+    def of(cls, notes: Notes) -> _Noted:
+        linked = frozenset(name for note in notes.links for name in note.paths)
+        return cls(frozenset(notes.implicit), frozenset(notes.late), linked)
 
 
 class Chain:
@@ -151,8 +182,7 @@ class Chain:
         self._paths = layers
         self._open = ExitStack()
         self._readers: dict[Path, LayerReader] = {}
-        self._implicit: dict[int, frozenset[bytes]] = {}
-        self._linked: dict[int, frozenset[bytes]] = {}
+        self._notes: dict[int, _Noted] = {}
         self._known: dict[_Key, Attributes] = {}
         self.top = len(layers) - 1
         self._parent_seam = parent_seam
@@ -199,7 +229,8 @@ class Chain:
                 if step.source is not None and step.source not in self._known:
                     trail.append(step.source)
                     continue
-                self._known[key] = step.take(self._known[step.source]) if step.source else step.own
+                source = self._known[step.source] if step.source else step.own
+                self._known[key] = step.takes(step.own, source)
             trail.pop()
         return self._known[index, path]
 
@@ -208,13 +239,15 @@ class Chain:
         if entry is None or not entry.is_dir:
             raise Corrupt(f"layer file: no directory at {shown(path)}, which its notes name")
         own = Attributes.of(entry)
-        if not path or path not in self._implicit_of(index):
+        if path in self._noted(index).late:
+            return _Step(own, self._given(index, path), _keep_xattrs)
+        if not path or path not in self._noted(index).implicit:
             return _Step(own)
         given = self._given(index, path)
         if given:
-            return _Step(own, given, inherits=True)
+            return _Step(own, given, _take_all)
         above = parent_of(path)
-        return _Step(own, (index, above) if above in self._implicit_of(index) else None)
+        return _Step(own, (index, above) if above in self._noted(index).implicit else None, _take_group)
 
     def _given(self, index: int, path: bytes) -> _Key | None:
         """The directory of a lower layer whose attributes ``path`` gets, if there is one."""
@@ -227,20 +260,17 @@ class Chain:
                 return (below, place) if entry.is_dir else None
         return None
 
-    def _implicit_of(self, index: int) -> frozenset[bytes]:
-        known = self._implicit.get(index)
-        if known is None:
-            known = self._implicit[index] = frozenset(self.layer(index).notes.implicit)
-        return known
-
     def _is_linked(self, index: int, path: bytes) -> bool:
         """Whether a hard link into lower layers, which only a seam can show, lies at or above ``path``."""
-        known = self._linked.get(index)
-        if known is None:
-            names = (name for note in self.layer(index).notes.links for name in note.paths)
-            known = self._linked[index] = frozenset(names)
-        while known and path:
-            if path in known:
+        linked = self._noted(index).linked
+        while linked and path:
+            if path in linked:
                 return True
             path = parent_of(path)
         return False
+
+    def _noted(self, index: int) -> _Noted:
+        known = self._notes.get(index)
+        if known is None:
+            known = self._notes[index] = _Noted.of(self.layer(index).notes)
+        return known

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
-from typing import Final, Self
+from typing import Final, Self, TypeVar
 
 from imagecached.errors import Corrupt
 from imagecached.layers import erofs
@@ -29,8 +29,11 @@ from imagecached.layers.limits import shown
 from imagecached.layers.node import Extent
 from imagecached.layers.notes import Notes
 
+_T = TypeVar("_T")
+
 _PAGE_BYTES: Final = 64 << 10
 _PAGES: Final = 32
+_REMEMBERED: Final = 8192  # paths; whoever goes through a tree in order asks for the parent again and again
 _PIECE_BYTES: Final = 1 << 20
 _LINKS: Final = 255
 _PATH_MAX: Final = 4096
@@ -75,6 +78,10 @@ class Entry:
         return self.xattrs.get(OPAQUE) == b"y"
 
 
+Place = tuple[bytes, Entry]
+"""A path without symbolic links and what lies there."""
+
+
 class LayerReader:
     """An open layer file or seam; a context manager. Every method may raise Corrupt or OSError."""
 
@@ -87,6 +94,8 @@ class LayerReader:
             os.close(self._fd)
             raise
         self._pages: dict[int, bytes] = {}
+        self._directories: dict[bytes, Entry] = {}
+        self._resolved: dict[bytes, Place | None] = {}
 
     def __enter__(self) -> Self:
         return self
@@ -118,11 +127,21 @@ class LayerReader:
 
     def lookup(self, path: bytes) -> Entry | None:
         """What lies at ``path`` (no leading slash, b"" is the root), no symbolic link followed."""
+        head, _, name = path.rpartition(b"/")
+        above = self._directories.get(head)
+        if above is not None:
+            return self._below(above, path, name)
         found: Entry | None = self.root
+        here = b""
         for part in path.split(b"/") if path else ():
-            if found is None or not found.is_dir:
-                return None
-            found = self.child(found, part)
+            here = here + b"/" + part if here else part
+            found = self._below(found, here, part) if found else None
+        return found
+
+    def _below(self, above: Entry, path: bytes, name: bytes) -> Entry | None:
+        found = self.child(above, name) if above.is_dir else None
+        if found is not None and found.is_dir:
+            _remember(self._directories, path, found)
         return found
 
     def child(self, directory: Entry, name: bytes) -> Entry | None:
@@ -169,36 +188,50 @@ class LayerReader:
             prefix = path + b"/" if path else b""
             stack.extend((prefix + name, found) for name, found in reversed(below))
 
-    def resolve(self, path: bytes) -> tuple[bytes, Entry] | None:
+    def resolve(self, path: bytes) -> Place | None:
         """Where ``path`` leads with symbolic links followed, also the last, all inside this one layer.
 
         None where nothing is. What is neither directory nor link ends the way, and is returned.
         As continuity's ``fs.RootPath``, except where a link's target climbs with ``..`` out of another link.
         """
-        todo = path.split(b"/")[::-1]
-        trail = [(b"", self.root)]
+        head, _, name = path.rpartition(b"/")
+        if head in self._resolved:
+            here, found, parts = head, self._resolved[head], [name]
+        else:
+            here, found, parts = b"", (b"", self.root), path.split(b"/")
+        for part in parts:
+            here = here + b"/" + part if here else part
+            if found is not None and found[1].is_dir:
+                found = self._follow(found, part)
+            _remember(self._resolved, here, found)
+        return found
+
+    def _follow(self, start: Place, name: bytes) -> Place | None:
+        """Where ``name`` in the directory ``start`` leads."""
+        place, entry = start
+        todo = [name]
         links = 0
-        while todo:
+        while todo and entry.is_dir:
             part = todo.pop()
             if part == b"..":
-                del trail[max(1, len(trail) - 1) :]
+                place = place.rpartition(b"/")[0]
+                above = self.lookup(place)
+                assert above is not None
+                entry = above
             elif part not in (b"", b"."):
-                above, directory = trail[-1]
-                found = self.child(directory, part)
+                found = self.child(entry, part)
                 if found is None:
                     return None
                 if not stat.S_ISLNK(found.mode):
-                    trail.append((above + b"/" + part if above else part, found))
-                    if not found.is_dir:
-                        break
+                    place, entry = place + b"/" + part if place else part, found
                     continue
                 links += 1
                 if links > _LINKS:
-                    raise Corrupt(f"{self.path.name}: too many symbolic links at {shown(path)}")
+                    raise Corrupt(f"{self.path.name}: too many symbolic links at {shown(name)}")
                 if found.target.startswith(b"/"):
-                    del trail[1:]
+                    place, entry = b"", self.root
                 todo.extend(found.target.split(b"/")[::-1])
-        return trail[-1]
+        return place, entry
 
     # Contents
 
@@ -343,3 +376,9 @@ class LayerReader:
 
     def _corrupt(self, what: str) -> Corrupt:
         return Corrupt(f"layer file {self.path.name}: {what}")
+
+
+def _remember(known: dict[bytes, _T], path: bytes, found: _T) -> None:
+    if len(known) >= _REMEMBERED:
+        known.clear()
+    known[path] = found

@@ -26,7 +26,7 @@ from typing import Final
 
 from imagecached.errors import Corrupt, Unsupported
 from imagecached.layers.acl import DEFAULT
-from imagecached.layers.chain import Attributes, Chain, Found
+from imagecached.layers.chain import Attributes, Chain, Found, parent_of
 from imagecached.layers.chunks import BLOCK
 from imagecached.layers.layerfile import DATA_OFFSET, write_at, write_image
 from imagecached.layers.limits import Limits, shown
@@ -135,9 +135,9 @@ class _Seam:
                 self._hiding[path] = Attributes.of(entry)
 
     def add_directories(self) -> None:
-        """The last layer's directories without entry where unpacking differs; a bottom's whiteouts."""
+        """The last layer's directories that unpacking leaves otherwise; a bottom's whiteouts."""
         top, notes = self._chain.top, self._last.notes
-        for path in notes.implicit if top else ():
+        for path in [*notes.implicit, *notes.late] if top else ():
             own = self._own(path)
             unpacked = self._chain.unpacked(top, path)
             if unpacked == own:
@@ -189,8 +189,11 @@ class _Seam:
 
     def _cover(self, path: bytes) -> Entry | _Cover:
         """What the last layer has at ``path``, or does to what lower layers have there."""
-        cover, here = self._covers[b""], b""
-        for part in path.split(b"/") if path else ():
+        here = parent_of(path)
+        if here not in self._covers:
+            here = b""
+        cover = self._covers[here]
+        for part in path[len(here) :].lstrip(b"/").split(b"/") if path else ():
             here = here + b"/" + part if here else part
             known = self._covers.get(here)
             cover = self._covers[here] = known or self._covered(cover, here, part)
