@@ -44,10 +44,11 @@ def digest_of(content: bytes) -> str:
 
 @dataclass(frozen=True)
 class Asked:
-    """One request as it came."""
+    """One request as it came; ``raw`` is path and query as they were written."""
 
     method: str
     path: str
+    raw: str
     query: Mapping[str, str]
     headers: Mapping[str, str]
 
@@ -82,6 +83,7 @@ class FakeRegistry:
         self._scripts: dict[str, deque[Fault]] = defaultdict(deque)
         self._always: dict[str, Fault] = {}
         self.challenge = ""  # the WWW-Authenticate header; empty: everybody is welcome
+        self.states_scope = True  # challenges for tokens name the scope
         self.authorizations: set[str] = set()  # Authorization headers that are welcome
         self.requests: list[Asked] = []
         self.address = ""
@@ -171,8 +173,8 @@ class FakeRegistry:
     # How it answers.
 
     async def _serve(self, request: web.BaseRequest) -> web.StreamResponse:
-        headers = {name.title(): value for name, value in request.headers.items()}
-        asked = Asked(request.method, request.path, dict(request.query), headers)
+        headers = {name.title(): ", ".join(request.headers.getall(name)) for name in request.headers}
+        asked = Asked(request.method, request.path, request.raw_path, dict(request.query), headers)
         self.requests.append(asked)
         content = await request.read()
         try:
@@ -189,7 +191,15 @@ class FakeRegistry:
 
     def _admit(self, asked: Asked) -> None:
         if self.challenge and asked.authorization not in self.authorizations:
-            raise Refused(401, "UNAUTHORIZED", WWW_Authenticate=self.challenge)
+            raise Refused(401, "UNAUTHORIZED", WWW_Authenticate=self.challenge + self._scope(asked))
+
+    def _scope(self, asked: Asked) -> str:
+        """The scope that a token must have for this request, if the challenge is about tokens."""
+        match = _PATH.fullmatch(asked.path)
+        if match is None or not self.states_scope or not self.challenge.startswith("Bearer"):
+            return ""
+        actions = "pull" if asked.method in ("GET", "HEAD") else "pull,push"
+        return f',scope="repository:{match["name"]}:{actions}"'
 
     def _answer(self, asked: Asked, content: bytes) -> Answer:
         if asked.path == "/v2/":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import itertools
 from collections import deque
+from collections.abc import Callable
 from typing import Self
 
 from aiohttp import web
@@ -27,6 +28,7 @@ class FakeTokens:
         self.refresh_tokens: set[str] = set()
         self.expires_in: float | None = 300
         self.script: deque[Fault] = deque()
+        self.grants: Callable[[dict[str, str]], bool] = lambda query: True  # else the token allows nothing
         self.requests: list[Asked] = []
         self.forms: list[dict[str, str]] = []
 
@@ -46,12 +48,14 @@ class FakeTokens:
         self._registry.authorizations.clear()
 
     async def _serve(self, request: web.BaseRequest) -> web.StreamResponse:
-        headers = {name.title(): value for name, value in request.headers.items()}
-        self.requests.append(Asked(request.method, request.path, dict(request.query), headers))
+        headers = {name.title(): ", ".join(request.headers.getall(name)) for name in request.headers}
+        self.requests.append(
+            Asked(request.method, request.path, request.raw_path, dict(request.query), headers)
+        )
         form = {name: str(value) for name, value in (await request.post()).items()}
         if form:
             self.forms.append(form)
-        answer = self._grant() if self._may(self.requests[-1], form) else Answer(401)
+        answer = self._token(dict(request.query)) if self._may(self.requests[-1], form) else Answer(401)
         fault = self.script.popleft() if self.script else plainly
         return await fault(request, answer)  # type: ignore[arg-type]  # a bare server's requests are BaseRequest
 
@@ -63,8 +67,9 @@ class FakeTokens:
         logins = {base64.b64encode(f"{name}:{word}".encode()).decode() for name, word in self.users.items()}
         return asked.authorization.removeprefix("Basic ") in logins
 
-    def _grant(self) -> Answer:
+    def _token(self, query: dict[str, str]) -> Answer:
         token = f"token-{next(self._numbers)}"
-        self._registry.authorizations.add(f"Bearer {token}")
+        if self.grants(query):
+            self._registry.authorizations.add(f"Bearer {token}")
         expires = "" if self.expires_in is None else f', "expires_in": {self.expires_in}'
         return Answer(200, {"Content-Type": "application/json"}, f'{{"token": "{token}"{expires}}}'.encode())

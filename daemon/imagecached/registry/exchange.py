@@ -54,9 +54,13 @@ class Exchange:
         able = [endpoint for endpoint in everyone if capability in endpoint.capabilities]
         if not able:
             raise NotFound(f"no server configured for {registry} may {capability}")
+        return self.awake(able)
+
+    def awake(self, endpoints: Sequence[Endpoint]) -> tuple[Endpoint, ...]:
+        """Those that are not at rest; the last one always."""
         now = self.clock.monotonic()
-        awake = [endpoint for endpoint in able[:-1] if self._resting.get(endpoint.base, now) <= now]
-        return (*awake, able[-1])
+        rested = [endpoint for endpoint in endpoints[:-1] if self._resting.get(endpoint.base, now) <= now]
+        return (*rested, endpoints[-1])
 
     @asynccontextmanager
     async def get(
@@ -104,7 +108,12 @@ class Exchange:
                 failures += 1
                 if failures >= self.patience.attempts:
                     raise
-                await self.clock.wait(error, failures - 1, self.patience)
+                await self.pause(error, failures - 1)
+
+    async def pause(self, error: Unavailable, attempt: int) -> None:
+        """Wait before the same server is asked again; raises ``error`` if that would take too long."""
+        _log.info("trying again", extra={"error": str(error), "attempt": attempt + 1})
+        await self.clock.wait(error, attempt, self.patience)
 
     def passed_over(self, endpoint: Endpoint, error: ImagecachedError) -> None:
         """Note that the next server is asked instead; one that is unavailable rests."""

@@ -8,7 +8,7 @@ byte once.
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Final
@@ -31,12 +31,15 @@ class WholeOnly(Exception):
     """The server ignores Range where the caller needs it honoured."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class BlobReader:
-    """Reads byte ranges of ``blob`` from ``endpoints``, the last of which is asked with full patience."""
+    """Reads byte ranges of ``blob``; the last of ``endpoints`` is asked with full patience.
+
+    An endpoint that could not give one range is not asked for others.
+    """
 
     exchange: Exchange
-    endpoints: Sequence[Endpoint]
+    endpoints: tuple[Endpoint, ...]
     repository: str
     blob: Descriptor
     on_source: OnSource
@@ -47,7 +50,7 @@ class BlobReader:
         Unavailable: broken, stalled or short after all attempts. Corrupt: of another size than the descriptor
         says. NotFound and AccessDenied as the last server says.
         """
-        turns = _Turns(self.exchange, self.endpoints)
+        turns = _Turns(self)
         position = mark = start
         while position < stop:
             endpoint = turns.endpoint
@@ -108,9 +111,10 @@ class BlobReader:
 class _Turns:
     """Whom to ask next. A mirror that broke off in the middle of a body gets one more turn."""
 
-    def __init__(self, exchange: Exchange, endpoints: Sequence[Endpoint]) -> None:
-        self._exchange = exchange
-        self._endpoints = list(endpoints)
+    def __init__(self, reader: BlobReader) -> None:
+        self._reader = reader
+        self._exchange = reader.exchange
+        self._endpoints = list(reader.exchange.awake(reader.endpoints))
         self._failures = 0
 
     @property
@@ -123,13 +127,16 @@ class _Turns:
         if progress >= PROGRESS_BYTES:
             self._failures = 0
         self._failures += 1
-        patience = self._exchange.patience
-        most = patience.attempts if last else 1 + (progress > 0)
+        most = self._exchange.patience.attempts if last else 1 + (progress > 0)
         if isinstance(error, Unavailable) and self._failures < most:
-            await self._exchange.clock.wait(error, self._failures - 1, patience)
+            await self._exchange.pause(error, self._failures - 1)
         elif last:
             raise error
         else:
-            self._exchange.passed_over(self.endpoint, error)
-            self._endpoints.pop(0)
-            self._failures = 0
+            self._next(error)
+
+    def _next(self, error: ImagecachedError) -> None:
+        failed = self._endpoints.pop(0)
+        self._failures = 0
+        self._exchange.passed_over(failed, error)
+        self._reader.endpoints = tuple(each for each in self._reader.endpoints if each != failed)

@@ -28,6 +28,7 @@ from imagecached.registry.proxies import Proxies
 from imagecached.registry.tls import TlsContexts
 
 READ_BUFFER: Final = 1 << 20
+MAX_HEADER_BYTES: Final = 64 << 10  # presigned URLs in a Location can be long
 _MOST_REDIRECTS: Final = 10
 _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
 
@@ -72,6 +73,7 @@ class Transport:
                 cookie_jar=aiohttp.DummyCookieJar(),
                 auto_decompress=False,
                 read_bufsize=READ_BUFFER,
+                max_field_size=MAX_HEADER_BYTES,
                 headers={"User-Agent": self._config.user_agent, "Accept-Encoding": "identity"},
             )
         )

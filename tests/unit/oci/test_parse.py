@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from imagecached.errors import Corrupt, ImagecachedError, Unsupported
@@ -257,6 +257,7 @@ MEMBERS = st.sampled_from(
 MUTATIONS = st.dictionaries(MEMBERS, JSON, max_size=4)
 
 
+@settings(deadline=None)
 @given(
     st.binary(max_size=200),
     st.sampled_from(["", media_types.OCI_MANIFEST, media_types.OCI_INDEX, "text/html"]),
@@ -267,6 +268,7 @@ def test_any_bytes(content: bytes, media_type: str) -> None:
         parse_manifest(content, media_type)
 
 
+@settings(deadline=None)
 @given(MUTATIONS, MUTATIONS, MUTATIONS)
 def test_any_document(outer: Document, inner: Document, settings: Document) -> None:
     """Documents that are nearly right are read or refused, never anything else."""

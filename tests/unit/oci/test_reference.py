@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from imagecached.errors import InvalidInput
@@ -111,6 +111,7 @@ def test_refused(text: str) -> None:
     assert len(str(caught.value)) < 700
 
 
+@settings(deadline=None)
 @given(HOST, REPOSITORY, st.none() | TAG, st.none() | DIGEST)
 def test_round_trip(host: str, repository: str, tag: str | None, digest: Digest | None) -> None:
     """A reference made of valid parts is read as these parts, and its canonical text is read as itself."""
@@ -123,6 +124,7 @@ def test_round_trip(host: str, repository: str, tag: str | None, digest: Digest 
     assert ref.target == (digest or tag or "latest")
 
 
+@settings(deadline=None)
 @given(REPOSITORY, st.none() | TAG, st.none() | DIGEST)
 def test_docker_hub_round_trip(repository: str, tag: str | None, digest: Digest | None) -> None:
     """The familiar spelling of a Docker Hub image names the same image."""
@@ -132,6 +134,7 @@ def test_docker_hub_round_trip(repository: str, tag: str | None, digest: Digest 
     assert len(ref.familiar) <= len(str(ref))
 
 
+@settings(deadline=None)
 @given(st.text(max_size=300) | st.text(alphabet="ab.:/@[]_-A1", max_size=60))
 def test_any_text_is_read_or_refused(text: str) -> None:
     """Nothing but InvalidInput comes out, and what is accepted keeps the promises of the type."""

@@ -12,12 +12,13 @@ from pathlib import Path
 import pytest
 
 from imagecached.errors import AccessDenied, Corrupt, ImagecachedError, Unavailable, Unsupported
+from imagecached.oci.reference import Reference
 from imagecached.registry import Registry
 from tests.fakes import faults
 from tests.fakes.registry import FakeRegistry
 from tests.fakes.time import FakeTime
 from tests.fakes.tokens import FakeTokens
-from tests.unit.registry.pulling import AMD64, NAME, blob, content, path, read, reference
+from tests.unit.registry.pulling import AMD64, NAME, blob, content, mirror, path, read, reference
 
 DATA = content(3000)
 
@@ -56,10 +57,15 @@ async def test_anonymous_token(fake: FakeRegistry, tokens: FakeTokens, client: R
 
 
 async def test_scope_of_the_challenge(fake: FakeRegistry, tokens: FakeTokens, client: Registry) -> None:
-    """What the server names is asked for, even if it is more."""
+    """What the server names is asked for, even if it is more; where it names none, we know what we need."""
+    fake.states_scope = False
     fake.challenge += ',scope="repository:demo/app:pull,push"'
     await client.resolve(reference(fake), AMD64)
     assert tokens.requests[0].query["scope"] == "repository:demo/app:pull,push"
+    fake.put_image("demo/two", "1", [DATA])
+    fake.challenge = fake.challenge.partition(",scope=")[0]
+    await client.resolve(Reference.parse(f"{fake.address}/demo/two:1"), AMD64)
+    assert tokens.requests[1].query["scope"] == "repository:demo/two:pull"
 
 
 async def test_token_with_basic_login(
@@ -198,8 +204,7 @@ async def test_each_repository_has_its_token(
     """A token for one repository is never shown for another."""
     fake.put_image("demo/two", "1", [DATA])
     await client.resolve(reference(fake), AMD64)
-    two = type(reference(fake)).parse(f"{fake.address}/demo/two:1")
-    await client.resolve(two, AMD64)
+    await client.resolve(Reference.parse(f"{fake.address}/demo/two:1"), AMD64)
     assert [each.query["scope"] for each in tokens.requests] == [
         "repository:demo/app:pull",
         "repository:demo/two:pull",
@@ -297,6 +302,20 @@ async def test_realm_on_a_metadata_service(fake: FakeRegistry, client: Registry,
     fake.challenge = 'Bearer realm="http://169.254.169.254/latest"'
     with pytest.raises(AccessDenied, match="link-local address: refused"):
         await client.resolve(reference(fake), AMD64)
+
+
+async def test_configured_headers(
+    fake: FakeRegistry, tokens: FakeTokens, client: Registry, tmp_path: Path
+) -> None:
+    """They are for the registry, not for its token server; a token replaces an Authorization among them."""
+    mirror(tmp_path / "certs.d", fake)
+    hosts = next((tmp_path / "certs.d").iterdir()) / "hosts.toml"
+    hosts.write_text(hosts.read_text() + '[header]\nauthorization = "Basic old"\nx-site = "1"\n')
+    await client.resolve(reference(fake), AMD64)
+    assert [each.authorization for each in fake.requests] == ["Basic old", *["Bearer token-1"] * 2]
+    assert {each.headers["X-Site"] for each in fake.requests} == {"1"}
+    assert "X-Site" not in tokens.requests[0].headers
+    assert tokens.requests[0].authorization == ""
 
 
 async def test_post_is_not_redirected_to_another_host(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import string
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from imagecached.registry.challenges import Challenge, parse_challenges
@@ -61,6 +61,7 @@ def test_parse(headers: list[str], challenges: list[tuple[str, dict[str, str]]])
     assert parse_challenges(headers) == tuple(Challenge(*challenge) for challenge in challenges)
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(TOKEN, PARAMETERS), min_size=1, max_size=3))
 def test_round_trip(challenges: list[tuple[str, dict[str, str]]]) -> None:
     """What is written by the grammar is read as it was meant, in one header or in several."""
@@ -73,6 +74,7 @@ def test_round_trip(challenges: list[tuple[str, dict[str, str]]]) -> None:
     assert parse_challenges([", ".join(written)]) == meant
 
 
+@settings(deadline=None)
 @given(st.lists(st.text(max_size=60) | st.text(alphabet='Bearl realm="\\,= ', max_size=60), max_size=3))
 def test_any_header(headers: list[str]) -> None:
     """Noise gives few or no challenges, and never an error."""

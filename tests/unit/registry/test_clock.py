@@ -5,7 +5,7 @@ from __future__ import annotations
 from email.utils import formatdate
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from imagecached.errors import Unavailable
@@ -37,6 +37,7 @@ def test_retry_after(value: str | None, seconds: float | None) -> None:
     assert FakeTime().clock().retry_after(value) == seconds
 
 
+@settings(deadline=None)
 @given(st.text(max_size=40))
 def test_any_retry_after(value: str) -> None:
     """Whatever a server writes there."""

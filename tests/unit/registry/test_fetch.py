@@ -7,6 +7,7 @@ from contextlib import aclosing
 from dataclasses import replace
 
 import pytest
+from aiohttp import web
 
 from imagecached.errors import AccessDenied, Corrupt, ImagecachedError, NotFound, Unavailable, Unsupported
 from imagecached.oci.digest import Digest
@@ -64,6 +65,34 @@ async def test_server_that_ignores_range(fake: FakeRegistry, client: Registry, c
     fake.script(path(DATA), faults.broken(1000), faults.range_ignored())
     assert await read(client, reference(fake), blob(DATA)) == DATA
     assert counted == {"registry": len(DATA)}
+
+
+async def test_long_skip(fake: FakeRegistry, client: Registry) -> None:
+    """Also when what is skipped comes in many pieces."""
+    data = content(4 << 20)
+    fake.put_blob(NAME, data)
+    fake.script(path(data), faults.broken(3 << 20), faults.range_ignored())
+    async with Registry(RegistryConfig(certs_dirs=()), clock=FakeTime().clock(), environment={}) as single:
+        assert await read(single, reference(fake), blob(data)) == data
+    assert len(fake.requests) == 2
+
+
+async def test_break_when_all_was_said(fake: FakeRegistry, client: Registry, time: FakeTime) -> None:
+    """A connection that ends badly after the last byte has done its work."""
+
+    async def unfinished(request: web.Request, answer: faults.Answer) -> web.StreamResponse:
+        response = web.StreamResponse(status=200)
+        response.enable_chunked_encoding()
+        await response.prepare(request)
+        await response.write(answer.body)
+        assert request.transport is not None
+        request.transport.close()
+        return response
+
+    fake.script(path(DATA), unfinished)
+    assert await read(client, reference(fake), blob(DATA)) == DATA
+    assert len(fake.requests) == 1
+    assert time.slept == []
 
 
 async def test_stall(fake: FakeRegistry, impatient: RegistryConfig, time: FakeTime) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 from string import printable
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from yarl import URL
 
@@ -283,6 +283,7 @@ LINES = st.one_of(
 )
 
 
+@settings(deadline=None)
 @given(st.lists(LINES, max_size=6).map("\n".join) | st.text(alphabet=printable, max_size=60))
 def test_any_file(text: str) -> None:
     """A file gives endpoints that can be asked, or is refused; nothing else comes out."""

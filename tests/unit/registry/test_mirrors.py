@@ -191,6 +191,16 @@ async def test_blob_that_a_mirror_has_not(
             assert await read(client, reference(fake), blob(data)) == data
 
 
+async def test_mirror_is_asked_once_for_a_blob_in_parts(
+    fake: FakeRegistry, other: FakeRegistry, client: Registry, certs: Path
+) -> None:
+    """Only the parts that were under way learn that it has not the blob; the others do not ask again."""
+    mirror(certs, fake, other)
+    other.always(path(BIG), faults.status(404))
+    assert await read(client, reference(fake), blob(BIG)) == BIG
+    assert len(other.requests) <= 3
+
+
 async def test_without_mirrors(
     fake: FakeRegistry, other: FakeRegistry, client: Registry, certs: Path
 ) -> None:
