@@ -180,6 +180,7 @@ def _build(
         paths = [layer.path for layer in below]
         needed = build_seam(paths, parent_seam, ingest.fd, state.limits, ingest.check_space)
     if not needed:
+        ingest.close()
         return
     ingest.check_space(os.fstat(ingest.fd).st_size)
     made.seam, made.seam_bytes = ingest, disk_bytes(ingest.fd)
