@@ -24,9 +24,10 @@ from typing import Final, NamedTuple, Self
 from imagecached.errors import Corrupt
 from imagecached.layers import attributes
 from imagecached.layers.limits import shown
+from imagecached.layers.metadata import Entry
 from imagecached.layers.node import Node
 from imagecached.layers.notes import Notes
-from imagecached.layers.reader import Entry, LayerReader
+from imagecached.layers.reader import LayerReader
 
 _LINKS: Final = 40
 _OVERLAY: Final = b"trusted.overlay."

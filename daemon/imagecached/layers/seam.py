@@ -30,9 +30,9 @@ from imagecached.layers.chain import Attributes, Chain, Found, parent_of
 from imagecached.layers.chunks import BLOCK
 from imagecached.layers.layerfile import DATA_OFFSET, write_at, write_image
 from imagecached.layers.limits import Limits, shown
+from imagecached.layers.metadata import Entry
 from imagecached.layers.node import Extent, Node
 from imagecached.layers.notes import LinkNote, Notes, relink
-from imagecached.layers.reader import Entry
 from imagecached.oci.chain import chain_ids
 from imagecached.oci.digest import Digest
 
@@ -140,7 +140,7 @@ class _Seam:
         for path in [*notes.implicit, *notes.late] if top else ():
             own = self._own(path)
             unpacked = self._chain.unpacked(top, path)
-            if unpacked == own:
+            if unpacked == own and not self._keeps_time(path, own, unpacked):
                 continue
             if DEFAULT in unpacked.xattrs and DEFAULT not in own.xattrs:
                 raise Unsupported(
@@ -149,6 +149,13 @@ class _Seam:
             self._corrected[path] = unpacked
         for path in () if top else notes.whiteouts:
             self._hiding[path] = self._own(path)
+
+    def _keeps_time(self, path: bytes, own: Attributes, unpacked: Attributes) -> bool:
+        """Whether unpacking gives another time that lasts: it is copied first, and what is made inside undoes it."""
+        if (own.mtime, own.mtime_ns) == (unpacked.mtime, unpacked.mtime_ns):
+            return False
+        entry = self._last.lookup(path)
+        return entry is not None and next(self._last.children(entry), None) is None
 
     def add_links(self) -> None:
         """The last layer's hard links into lower layers."""

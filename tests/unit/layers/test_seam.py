@@ -181,6 +181,18 @@ def test_an_entry_behind_its_content_takes_no_attribute_away(chain: Chain) -> No
     assert chain.add(directory("d", mode=0o700), file("d/z")) is None
 
 
+def test_the_time_is_kept_where_nothing_is_made(chain: Chain) -> None:
+    """A directory that is only marked opaque has the lower one's time, any other the moment of unpacking."""
+    chain.add(directory("d", mtime=77), directory("e", mtime=77))
+    seam = chain.add(opaque("d"), file("e/x"))
+    assert held(seam) == {"d": ("0o755", 0, 0)}
+    assert seam is not None
+    with LayerReader(seam) as reader:
+        entry = reader.lookup(b"d")
+        assert entry
+        assert entry.mtime == 77
+
+
 def test_lower_layers_are_asked_one_by_one(chain: Chain) -> None:
     """Marks of layers in between do not count, something else in the place does."""
     chain.add(*BASE)
@@ -322,7 +334,7 @@ def test_a_link_replaces_what_was_there(chain: Chain) -> None:
 
 def test_sparse_files_stay_sparse(tmp_path: Path, chain: Chain) -> None:
     """Only the pieces are copied, to aligned places."""
-    hole = 1 << 30
+    hole = 1 << 26
     sparse = file("GNUSparseFile.0/f", f"1\n{hole}\n1000\n".encode().ljust(512, b"\0") + b"z" * 1000)
     sparse.header.pax_headers = {
         "GNU.sparse.major": "1",
