@@ -310,7 +310,7 @@ async def test_configured_headers(
     """They are for the registry, not for its token server; a token replaces an Authorization among them."""
     mirror(tmp_path / "certs.d", fake)
     hosts = next((tmp_path / "certs.d").iterdir()) / "hosts.toml"
-    hosts.write_text(hosts.read_text() + '[header]\nauthorization = "Basic old"\nx-site = "1"\n')
+    hosts.write_text(hosts.read_text() + '[header]\nAuthorization = "Basic old"\nx-site = "1"\n')
     await client.resolve(reference(fake), AMD64)
     assert [each.authorization for each in fake.requests] == ["Basic old", *["Bearer token-1"] * 2]
     assert {each.headers["X-Site"] for each in fake.requests} == {"1"}
