@@ -1,7 +1,8 @@
 """Three asyncio tools that the rest is built on: shielded threads, shared flights, backoff.
 
-Knows none of our nouns and does no I/O of its own. Invariants: work handed to :func:`finish` is wholly done or has wholly
-failed when the call ends, cancelled or not; a flight's task ends before its last passenger's ``join`` returns.
+Knows none of our nouns and does no I/O of its own. Invariants: work handed to :func:`finish` is wholly done
+or has wholly failed when the call ends, cancelled or not; a flight's task ends before its last passenger's
+``join`` returns.
 """
 
 from __future__ import annotations
@@ -21,8 +22,8 @@ K = TypeVar("K", bound=Hashable)
 async def finish(function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
     """Run ``function`` in a thread and return its result.
 
-    Cancelling the caller does not abandon the thread: the call waits for it and then raises CancelledError, so a mutation
-    is never left running behind the caller's back. Use it for short work that must not be torn.
+    Cancelling the caller does not abandon the thread: the call waits for it and then raises CancelledError,
+    so a mutation is never left running behind the caller's back. Use it for short work that must not be torn.
     """
     context = contextvars.copy_context()
     call = partial(context.run, partial(function, *args, **kwargs))
@@ -54,8 +55,9 @@ class _Flight(Generic[T]):
 class Flights(Generic[K, T]):
     """Same key asked twice at once = one flight.
 
-    Everyone who joins gets the one result or the one error. A passenger who is cancelled leaves; when the last one has
-    left, the flight is cancelled and unwound before ``join`` raises. Tasks belong to the ``group`` given.
+    Everyone who joins gets the one result or the one error. A passenger who is cancelled leaves; when the
+    last one has left, the flight is cancelled and unwound before ``join`` raises. Tasks belong to the
+    ``group`` given.
     """
 
     def __init__(self, group: asyncio.TaskGroup, name: str) -> None:

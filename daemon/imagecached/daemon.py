@@ -1,7 +1,8 @@
 """The composition root: builds every part, runs the services in one TaskGroup, stops in order.
 
-Parsing, protocol and policy live elsewhere. Invariants: every task belongs to the one group; a service that ends stops all;
-resources close in the reverse order of their making, after the last task has ended; exit never unmounts anything.
+Parsing, protocol and policy live elsewhere. Invariants: every task belongs to the one group; a service that
+ends stops all; resources close in the reverse order of their making, after the last task has ended; exit
+never unmounts anything.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import time
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from functools import partial
+from typing import Final
 
 from imagecached import aio, api, doctor, web
 from imagecached.config import Config, LimitsSection, split_address
@@ -30,6 +32,8 @@ from imagecached.store import Store, StorePolicy
 from imagecached.telemetry import Metrics, Readings
 
 log = logging.getLogger(__name__)
+
+_GRACE_SECONDS: Final = 3600.0  # how long the layers of a pull that was cut short wait for the next try
 
 
 class _Stop(Exception):
@@ -50,7 +54,10 @@ class Parts:
 
 
 def serve(config: Config) -> int:
-    """Run until SIGTERM or SIGINT; 0 then. Raises the error classes for what keeps the daemon from running."""
+    """Run until SIGTERM or SIGINT; 0 then.
+
+    Raises the error classes for what keeps the daemon from running.
+    """
     asyncio.run(_serve(config))
     return 0
 
@@ -110,9 +117,9 @@ async def _run_services(parts: Parts, group: asyncio.TaskGroup) -> None:
         await doors.enter_async_context(
             api.serve(ports, group, path=section.socket, group=section.socket_group)
         )
-        if config.http.address:
+        if (listen := split_address(config.http.address)) is not None:
             pages = web.application(parts.metrics, why_not_ready)
-            await doors.enter_async_context(web.serve(pages, *split_address(config.http.address)))
+            await doors.enter_async_context(web.serve(pages, *listen))
         not_ready.clear()
         notify("READY=1")
         log.info("ready", extra={"socket": str(section.socket), "mount_method": parts.mounter.method})
@@ -120,25 +127,19 @@ async def _run_services(parts: Parts, group: asyncio.TaskGroup) -> None:
 
 
 async def _tend(parts: Parts) -> None:
-    """Release what dead clients left, unmount what nobody uses and keep the store within its budget.
-
-    The first gc comes after one interval: layers of a pull that a crash cut short are still there to go on with.
-    """
-    collect = False
+    """Release what dead clients left, unmount what nobody uses and keep the store within its budget."""
     while True:
         try:
             await parts.containers.reap()
             await aio.finish(parts.mounter.sweep)
-            if collect:
-                await _collect(parts)
+            await _collect(parts)
         except ImagecachedError as error:
             log.warning("upkeep failed", extra={"error": str(error)})
         await asyncio.sleep(parts.config.store.gc_interval_seconds)
-        collect = True
 
 
 async def _collect(parts: Parts) -> None:
-    report = await parts.store.gc()
+    report = await parts.store.gc(grace_seconds=_GRACE_SECONDS)
     parts.metrics.gc_ended(report.freed_bytes)
     if report.images or report.layers:
         facts = {

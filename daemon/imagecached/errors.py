@@ -12,7 +12,8 @@
     └── Unsupported           media type, format, kernel: never retry
 
 A new class needs a new *reaction*. Numbers of protocols (exit codes, HTTP, gRPC) live in tables at the edges,
-each tested to be total over :data:`ERROR_CLASSES`. Messages are one line, name what and where, and hold no secret.
+each tested to be total over :data:`ERROR_CLASSES`. Messages are one line, name what and where, and hold no
+secret.
 """
 
 from __future__ import annotations

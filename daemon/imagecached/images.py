@@ -1,8 +1,8 @@
 """The use case "make an image present": resolve, plan, fetch what is missing, record.
 
-Owns the flights: one per image and one per layer, whoever asks. Knows neither HTTP nor SQL. Invariants: a layer is published
-only after its bytes were verified; an image is recorded only when every layer is there; what a pull needs is held against gc
-until it is recorded.
+Owns the flights: one per image and one per layer, whoever asks. Knows neither HTTP nor SQL. Invariants: a
+layer is published only after its bytes were verified; an image is recorded only when every layer is there;
+what a pull needs is held against gc until it is recorded.
 """
 
 from __future__ import annotations
@@ -40,7 +40,8 @@ PHASES: Final = ("resolve", "fetch", "prepare", "total")
 class LayerTransfer:
     """One layer of one pull. ``size`` and ``done`` count bytes of the blob.
 
-    ``source``: here before the pull, fetched by it, or by another pull that it shared a flight with; None while not known.
+    ``source``: here before the pull, fetched by it, or by another pull that it shared a flight with; None
+    while not known.
     """
 
     blob: Descriptor
@@ -216,7 +217,9 @@ class Images:
         return PullResult(record.manifest_digest, record.chain_id)
 
     async def _unchanged(self, name: Reference, platform: Platform) -> ImageRecord | None:
-        """The image in the store if it is whole and still what ``name`` means: no request by digest, one by tag."""
+        """The image in the store if it is whole and still what ``name`` means: no request by digest, one by
+        tag.
+        """
         here = self._store.image(str(name))
         if here is None or here.damaged or platform.rank(here.platform) is None:
             return None
@@ -232,7 +235,9 @@ class Images:
         return PullResult(here.manifest_digest, here.chain_id)
 
     async def _fetch_missing(self, name: Reference, transfer: Transfer) -> None:
-        """Every layer here, or the first error; the biggest are begun first, so that none of them comes last alone."""
+        """Every layer here, or the first error; the biggest are begun first, so that none of them comes last
+        alone.
+        """
         missing = []
         for layer in transfer.layers:
             if self._store.layer(layer.diff_id) is not None:
@@ -245,7 +250,7 @@ class Images:
             async with asyncio.TaskGroup() as group:
                 for layer in missing:
                     group.create_task(self._obtain(name, layer), name=f"layer {layer.diff_id}")
-        except* Exception as errors:
+        except* Exception as errors:  # noqa: BLE001  the first of them is raised
             raise _first(errors) from None
 
     async def _obtain(self, name: Reference, layer: LayerTransfer) -> None:

@@ -1,6 +1,7 @@
 """The service manager's notify protocol (sd_notify(3)): readiness, stopping, watchdog.
 
-Does nothing where no service manager listens. The daemon must never fail because of it, so errors of the socket are swallowed here.
+Does nothing where no service manager listens. The daemon must never fail because of it, so errors of the
+socket are swallowed here.
 """
 
 from __future__ import annotations
@@ -25,7 +26,9 @@ def notify(state: str) -> bool:
 
 
 def watchdog_seconds() -> float | None:
-    """How often to send ``WATCHDOG=1``: half of what the service manager allows; None if it does not watch us."""
+    """How often to send ``WATCHDOG=1``: half of what the service manager allows; None if it does not watch
+    us.
+    """
     text, pid = os.environ.get("WATCHDOG_USEC", ""), os.environ.get("WATCHDOG_PID", "")
     if not text.isdigit() or int(text) == 0 or (pid and pid != str(os.getpid())):
         return None

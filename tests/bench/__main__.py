@@ -1,8 +1,9 @@
 """Pulls each image with each contestant in turn and prints medians and ratios.
 
-One run: a fresh file system and daemon (not timed), registry blobs in the page cache, then the wall time and CPU seconds of the pull
-command (client and daemon), the time of a ``sync`` right after, the bytes that the registry sent and the disk that the store uses.
-The order rotates with every repetition, so that a drift of the machine hits all alike.
+One run: a fresh file system and daemon (not timed), registry blobs in the page cache, then the wall time and
+CPU seconds of the pull command (client and daemon), the time of a ``sync`` right after, the bytes that the
+registry sent and the disk that the store uses. The order rotates with every repetition, so that a drift of
+the machine hits all alike.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from typing import Any
 
 from tests.bench import filesystem, recipes, report, traffic
 from tests.bench.contestants import Contestant, contestants
-from tests.support.listing import differences, listing
+from tests.support.listing import listing
 from tests.support.registry import Registry, serve_registry
 
 
@@ -45,7 +46,7 @@ def main() -> int:
                     row = measure(player, registry, image, tree=repetition == 0 and arguments.tree)
                     rows.append({"repetition": repetition, **row})
                     print(json.dumps(rows[-1] | {"tree": None}), file=sys.stderr, flush=True)
-    wrong = report.compare_trees(rows, differences)
+    wrong = report.compare_trees(rows)
     for row in rows:
         row.pop("tree", None)
     if arguments.json:
@@ -58,26 +59,32 @@ def measure(player: Contestant, registry: Registry, image: str, *, tree: bool) -
     """One cold pull on an empty store."""
     reference = f"{registry.address}/bench/{image}:1"
     with filesystem.fresh(player.folder):
-        player.start()
         try:
+            player.start()
             traffic.read_blobs(registry)
             os.sync()
             sent = traffic.bytes_sent(registry)
             before, children = player.cpu_seconds(), _children()
-            began = time.monotonic()
-            result = subprocess.run(player.pull(reference), stdin=subprocess.DEVNULL, capture_output=True)
+            began, unpacked_after = time.monotonic(), time.time_ns()
+            result = subprocess.run(
+                player.pull(reference), stdin=subprocess.DEVNULL, capture_output=True, check=False
+            )
             wall = time.monotonic() - began
             cpu = player.cpu_seconds() - before + _children() - children
             os.sync()
             row: dict[str, Any] = {
-                "image": image, "contestant": player.name, "wall_seconds": wall, "cpu_seconds": cpu,
-                "sync_seconds": time.monotonic() - began - wall, "registry_bytes": traffic.bytes_sent(registry) - sent,
+                "image": image,
+                "contestant": player.name,
+                "wall_seconds": wall,
+                "cpu_seconds": cpu,
+                "sync_seconds": time.monotonic() - began - wall,
+                "registry_bytes": traffic.bytes_sent(registry) - sent,
                 "disk_bytes": filesystem.allocated(player.folder / "root"),
-            }  # fmt: skip
+            }
             if result.returncode:
                 raise RuntimeError(f"{player.name} {image}: {result.stderr.decode(errors='replace')[-500:]}")
             if tree:
-                row["tree"] = _tree(player, reference)
+                row["tree"], row["unpacked_after"] = _tree(player, reference), unpacked_after
             return row
         finally:
             player.stop()

@@ -1,18 +1,19 @@
 """What is measured: a daemon that starts on an empty store, pulls an image, and shows the prepared tree.
 
-Every contestant keeps all its state below one folder, which the runner makes a fresh file system for each run.
+Every contestant keeps all its state below one folder, which the runner makes a fresh file system for each
+run.
 """
 
 from __future__ import annotations
 
 import os
 import shutil
-import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
+
+from tests.support.processes import await_true, stop
 
 CONTAINERD_CONFIG = """\
 version = 2
@@ -48,8 +49,7 @@ class Contestant:
 
     def stop(self) -> None:
         if self.process is not None:
-            self.process.send_signal(signal.SIGTERM)
-            self.process.wait(30)
+            stop(self.process)
             self.process = None
 
     def cpu_seconds(self) -> float:
@@ -64,11 +64,8 @@ class Contestant:
             self.process = subprocess.Popen(
                 argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env={**os.environ, **(env or {})}
             )
-        deadline = time.monotonic() + 30
-        while not ready():
-            if self.process.poll() is not None or time.monotonic() > deadline:
-                raise RuntimeError(f"{self.name} did not start, see {log.name}")
-            time.sleep(0.02)
+        process = self.process
+        await_true(ready, what=self.name, deadline_seconds=30, alive=lambda: process.poll() is None)
 
 
 class Ours(Contestant):
@@ -85,7 +82,7 @@ class Ours(Contestant):
         argv = [str(self.bin / "imagecached"), "serve", "--root", str(self.folder / "root")]
         self._launch(
             [*argv, "--socket", str(self.folder / "sock"), "--config", str(config)],
-            lambda: subprocess.run([*self.ctl, "get", "images"], capture_output=True).returncode == 0,
+            lambda: _succeeds([*self.ctl, "get", "images"]),
         )
 
     def pull(self, image: str) -> list[str]:
@@ -113,7 +110,7 @@ class Containerd(Contestant):
         config.write_text(CONTAINERD_CONFIG.format(folder=self.folder))
         self._launch(
             [self.daemon, "-c", str(config)],
-            lambda: subprocess.run([*self.ctr, "version"], capture_output=True).returncode == 0,
+            lambda: _succeeds([*self.ctr, "version"]),
             env=self.env,
         )
 
@@ -121,17 +118,19 @@ class Containerd(Contestant):
         return [*self.ctr, "images", "pull", "--plain-http", "--snapshotter", "overlayfs", image]
 
     def mount(self, image: str, target: Path) -> None:
-        subprocess.run(
-            [*self.ctr, "images", "mount", "--snapshotter", "overlayfs", image, str(target)],
-            check=True, capture_output=True,
-        )  # fmt: skip
+        argv = [*self.ctr, "images", "mount", "--snapshotter", "overlayfs", image, str(target)]
+        subprocess.run(argv, check=True, capture_output=True)
 
     def umount(self, target: Path) -> None:
         subprocess.run([*self.ctr, "images", "unmount", "--rm", str(target)], check=True, capture_output=True)
 
 
+def _succeeds(argv: list[str]) -> bool:
+    return subprocess.run(argv, capture_output=True, check=False).returncode == 0
+
+
 def contestants(folder: Path) -> list[Contestant]:
-    """Ours, the distribution's containerd, and one more if ``BENCH_CONTAINERD`` names a folder of binaries."""
+    """Ours, the distribution's containerd, and another if ``BENCH_CONTAINERD`` names a folder of binaries."""
     found: list[Contestant] = [Ours(folder)]
     system = shutil.which("containerd")
     if system:

@@ -1,7 +1,7 @@
 """A fresh ext4 for every run.
 
-Creating files soon after deleting many on the same ext4 scans recently deleted inodes and triples the system time of whoever
-creates files; so no run may follow another's deletions.
+Creating files soon after deleting many on the same ext4 scans recently deleted inodes and triples the system
+time of whoever creates files; so no run may follow another's deletions.
 """
 
 from __future__ import annotations
@@ -12,12 +12,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from tests.support.mounts import mounted_below
+
 SIZE = "10G"
 
 
 @contextmanager
 def fresh(folder: Path) -> Iterator[None]:
-    """Mount an empty ext4 (on a preallocated file beside it) at ``folder``; unmount everything below it afterwards."""
+    """Mount an empty ext4 (on a preallocated file beside it) at ``folder``; unmount everything below it
+    afterwards.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     image = folder.with_suffix(".ext4")
     if not image.exists():
@@ -38,17 +42,14 @@ def fresh(folder: Path) -> Iterator[None]:
 
 def allocated(folder: Path) -> int:
     """Bytes of disk below ``folder``, on its own file system only."""
-    return int(subprocess.run(["du", "-sxB1", str(folder)], check=True, capture_output=True, text=True).stdout.split()[0])
+    du = subprocess.run(["du", "-sxB1", str(folder)], check=True, capture_output=True, text=True)
+    return int(du.stdout.split()[0])
 
 
 def _umount_below(folder: Path) -> None:
     deadline = time.monotonic() + 20
-    while mounts := [line.split()[1] for line in open("/proc/self/mounts") if _below(line.split()[1], folder)]:
-        for mount in sorted(mounts, reverse=True):
-            subprocess.run(["umount", mount], stderr=subprocess.DEVNULL)
+    while mounts := mounted_below(folder):
+        for mount in reversed(mounts):
+            subprocess.run(["umount", mount], stderr=subprocess.DEVNULL, check=False)
         if time.monotonic() > deadline:
             raise RuntimeError(f"still mounted: {mounts}")
-
-
-def _below(mount: str, folder: Path) -> bool:
-    return mount == str(folder) or mount.startswith(f"{folder}/")

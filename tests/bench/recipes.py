@@ -1,7 +1,9 @@
-"""The images that the benchmark pulls, made of Debian packages and one wheel, as OCI layouts in a cache folder.
+"""The images that the benchmark pulls, made of Debian packages and one wheel, as OCI layouts in a cache
+folder.
 
-Content is what real images carry (a JRE, jars, compilers, icon themes), so that sizes, file counts and how well it compresses are
-those of real images. Nothing is made twice: a finished image has a file ``index.json`` in its folder.
+Content is what real images carry (a JRE, jars, compilers, icon themes), so that sizes, file counts and how
+well it compresses are those of real images. Nothing is made twice: a finished image has a file ``index.json``
+in its folder.
 """
 
 from __future__ import annotations
@@ -18,12 +20,16 @@ from pathlib import Path
 from typing import Any
 
 BASE = (
-    "base-files base-passwd bash coreutils dash debianutils diffutils findutils grep gzip hostname libc-bin libc6 libgcc-s1 "
-    "libselinux1 libpcre2-8-0 libtinfo6 login passwd perl-base sed tar util-linux zlib1g libstdc++6 locales tzdata openssl libssl3 "
-    "ca-certificates curl libcurl4 perl perl-modules-5.36 libperl5.36"
+    "base-files base-passwd bash coreutils dash debianutils diffutils findutils grep gzip hostname libc-bin "
+    "libc6 libgcc-s1 libselinux1 libpcre2-8-0 libtinfo6 login passwd perl-base sed tar util-linux zlib1g "
+    "libstdc++6 locales tzdata openssl libssl3 ca-certificates curl libcurl4 perl perl-modules-5.36 "
+    "libperl5.36"
 )
 PYTHON = "python3.11 python3.11-minimal libpython3.11-stdlib libpython3.11-minimal"
-LLVM = "libclang-14-dev llvm-14-dev llvm-14 clang-14 libclang-common-14-dev libllvm14 libclang-cpp14 rustc libstd-rust-dev"
+LLVM = (
+    "libclang-14-dev llvm-14-dev llvm-14 clang-14 libclang-common-14-dev libllvm14 libclang-cpp14 "
+    "rustc libstd-rust-dev"
+)
 TREES = "papirus-icon-theme golang-1.19-src libboost1.74-dev node-typescript fonts-dejavu-core"
 
 
@@ -95,8 +101,19 @@ RECIPES: dict[str, tuple[tuple[Layer, ...], str]] = {
     "tiny": ((Layer("busybox", busybox),), "gzip"),
     "flink": (FLINK, "gzip"),
     "flink-zstd": (FLINK, "zstd"),
-    "manyfiles": ((Layer("base", debs(BASE)), Layer("trees", debs(TREES)), Layer("busybox", busybox)), "gzip"),
-    "big": ((Layer("llvm", debs(f"{LLVM} openjdk-17-jdk-headless openjdk-17-jre-headless fonts-noto-cjk busybox-static")),), "gzip"),
+    "manyfiles": (
+        (Layer("base", debs(BASE)), Layer("trees", debs(TREES)), Layer("busybox", busybox)),
+        "gzip",
+    ),
+    "big": (
+        (
+            Layer(
+                "llvm",
+                debs(f"{LLVM} openjdk-17-jdk-headless openjdk-17-jre-headless fonts-noto-cjk busybox-static"),
+            ),
+        ),
+        "gzip",
+    ),
     "shared": ((*FLINK[:5], Layer("other", files(300, 20_000))), "gzip"),
 }
 
@@ -141,7 +158,18 @@ def _layer(cache: Path, layout: Path, layer: Layer, compression: str) -> tuple[s
         root.mkdir(parents=True)
         layer.fill(cache, root)
         names = sorted(_names(root, directories=layer.parents))
-        base = ["tar", "--numeric-owner", "--no-recursion", "-C", str(root), "--null", "-T", "-", "-cf", str(tar.with_suffix(".new"))]
+        base = [
+            "tar",
+            "--numeric-owner",
+            "--no-recursion",
+            "-C",
+            str(root),
+            "--null",
+            "-T",
+            "-",
+            "-cf",
+            str(tar.with_suffix(".new")),
+        ]
         subprocess.run(base, input=b"\0".join(os.fsencode(name) for name in names), check=True)
         tar.with_suffix(".new").rename(tar)
         shutil.rmtree(root)
@@ -158,10 +186,10 @@ def _layer(cache: Path, layout: Path, layer: Layer, compression: str) -> tuple[s
 
 def _names(root: Path, *, directories: bool) -> Iterable[str]:
     for folder, folders, names in os.walk(root):
-        here = os.path.relpath(folder, root)
-        links = [name for name in folders if os.path.islink(os.path.join(folder, name))]
-        for name in [*names, *(folders if directories else links)]:
-            yield os.path.normpath(os.path.join(here, name))
+        here = Path(folder)
+        entries = [here / name for name in names]
+        entries += [here / name for name in folders if directories or (here / name).is_symlink()]
+        yield from (str(entry.relative_to(root)) for entry in entries)
 
 
 def _blob(layout: Path, media_type: str, data: bytes) -> dict[str, Any]:

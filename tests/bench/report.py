@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable
 from typing import Any
+
+from tests.bench.contestants import Ours
+from tests.support.listing import differences
 
 FIGURES = ("wall_seconds", "cpu_seconds", "sync_seconds", "registry_bytes", "disk_bytes")
 
@@ -14,16 +16,20 @@ def medians(rows: list[dict[str, Any]]) -> dict[tuple[str, str], dict[str, float
     groups: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for row in rows:
         groups.setdefault((row["image"], row["contestant"]), []).append(row)
-    return {key: {name: statistics.median(row[name] for row in group) for name in FIGURES} for key, group in groups.items()}
+    return {
+        key: {name: statistics.median(row[name] for row in group) for name in FIGURES}
+        for key, group in groups.items()
+    }
 
 
 def table(rows: list[dict[str, Any]], base: str | None = None) -> str:
-    """A Markdown table; ratios are against ``base``, by default the last contestant that is plain containerd."""
+    """A Markdown table; ratios are against ``base``, by default containerd, inflating by itself."""
     middle = medians(rows)
     names = list(dict.fromkeys(contestant for _, contestant in middle))
     base = base or next((name for name in ("containerd-other", "containerd") if name in names), names[0])
     lines = [
-        f"| image | contestant | wall s (ratio to {base}) | CPU s (ratio) | sync s | MB sent | disk MB (ratio) |",
+        f"Ratios are against {base}.\n",
+        "| image | contestant | wall s (ratio) | CPU s (ratio) | sync s | MB sent | disk MB (ratio) |",
         "|---|---|---|---|---|---|---|",
     ]
     for (image, contestant), row in middle.items():
@@ -35,15 +41,16 @@ def table(rows: list[dict[str, Any]], base: str | None = None) -> str:
     return "\n".join(lines)
 
 
-def compare_trees(rows: list[dict[str, Any]], differences: Callable[[Any, Any], list[str]]) -> bool:
-    """Print every entry in which contestants differ about an image; True if any does."""
+def compare_trees(rows: list[dict[str, Any]]) -> bool:
+    """Print every entry in which a contestant differs from ours about an image; True if any does."""
+    trees = [row for row in rows if row.get("tree") is not None]
+    ours = {row["image"]: row["tree"] for row in trees if row["contestant"] == Ours.name}
     wrong = False
-    first: dict[str, dict[str, Any]] = {}
-    for row in rows:
-        if row.get("tree") is None:
+    for row in trees:
+        if row["contestant"] == Ours.name or row["image"] not in ours:
             continue
-        other = first.setdefault(row["image"], row)
-        for line in differences(other["tree"], row["tree"]):
-            wrong = True
-            print(f"{row['image']}: {other['contestant']} and {row['contestant']} differ: {line}")
+        lines = differences(ours[row["image"]], row["tree"], unpacked_after=row["unpacked_after"])
+        print(f"{row['image']}: {len(row['tree'])} entries, {len(lines)} differ from {row['contestant']}")
+        print("".join(f"  {line}\n" for line in lines), end="")
+        wrong = wrong or bool(lines)
     return wrong

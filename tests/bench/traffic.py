@@ -1,4 +1,6 @@
-"""What the registry under test has sent, and its blobs kept in the page cache so that its disk does not count."""
+"""What the registry under test has sent, and its blobs kept in the page cache so that its disk does not
+count.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""The whole product as a user meets it: the daemon's process, the client's, a real registry, real mounts, real containers."""
+"""The whole product as a user meets it: the daemon's process, the client's, a real registry, real mounts,
+real containers.
+"""
 
 from __future__ import annotations
 
@@ -52,7 +54,10 @@ def test_from_registry_to_container(demo: Registry, daemon: Daemon) -> None:
     assert daemon.ctl("run", hello).stdout == "Hello, world!\n"
     assert daemon.ctl("run", shell, "sh", "-c", "exit 7", check=False).returncode == 7
     [again] = daemon.ask("pull", hello)["images"]
-    assert (again["bytes_downloaded"], again["bytes_reused"]) == (0, second["bytes_downloaded"] + second["bytes_reused"])
+    assert (again["bytes_downloaded"], again["bytes_reused"]) == (
+        0,
+        second["bytes_downloaded"] + second["bytes_reused"],
+    )
     described = daemon.ask("describe", hello)
     assert [layer["images"] for layer in described["layers"]] == [2, 1, 1]
     assert daemon.ask("fsck")["faults"] == []
@@ -85,7 +90,8 @@ def test_what_is_removed_is_freed(demo: Registry, daemon: Daemon) -> None:
     daemon.ctl("pull", hello, shell)
     daemon.ctl("rm", hello)
     planned = daemon.ask("gc", "--dry-run")
-    assert len(planned["layers"]) == 2 and len(daemon.ask("get", "layers")["layers"]) == 3
+    assert len(planned["layers"]) == 2
+    assert len(daemon.ask("get", "layers")["layers"]) == 3
     done = daemon.ask("gc")
     assert (done["layers"], done["freed_bytes"]) == (planned["layers"], planned["freed_bytes"])
     assert len(daemon.ask("get", "layers")["layers"]) == 1
@@ -93,7 +99,7 @@ def test_what_is_removed_is_freed(demo: Registry, daemon: Daemon) -> None:
 
 
 def test_the_end_of_the_daemon_is_no_end_of_a_mount(demo: Registry, daemon: Daemon, tmp_path: Path) -> None:
-    """Stopped or killed, mounts go on; the next daemon knows them, needs no registry, and can unmount them."""
+    """Stopped or killed, mounts go on; the next daemon knows them, needs no registry, can unmount them."""
     shell, target = demo.reference(SHELL), tmp_path / "tree"
     target.mkdir()
     daemon.ctl("mount", shell, target)
@@ -111,9 +117,19 @@ def test_the_end_of_the_daemon_is_no_end_of_a_mount(demo: Registry, daemon: Daem
 def test_a_container_outlives_the_daemon(demo: Registry, daemon: Daemon) -> None:
     """SIGKILL in the middle of a container: it reads, writes and executes as if nothing had happened."""
     script = "while read -r word; do echo $word >> /log; ls /bin > /dev/null && cat /log | tail -n 1; done"
-    argv = [BIN / "imagecachectl", "--socket", daemon.socket, "run", demo.reference(SHELL), "sh", "-c", script]
+    argv = [
+        BIN / "imagecachectl",
+        "--socket",
+        daemon.socket,
+        "run",
+        demo.reference(SHELL),
+        "sh",
+        "-c",
+        script,
+    ]
     with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as container:
-        assert container.stdin and container.stdout
+        assert container.stdin
+        assert container.stdout
         for round_ in range(4):
             container.stdin.write(f"word{round_}\n")
             container.stdin.flush()
@@ -130,7 +146,14 @@ def test_a_container_outlives_the_daemon(demo: Registry, daemon: Daemon) -> None
 
 def test_two_daemons_on_one_root_are_refused(daemon: Daemon, tmp_path: Path) -> None:
     """The second says who has it, and the first goes on."""
-    argv = [BIN / "imagecached", "serve", "--root", daemon.root, "--socket", tmp_path / "other.sock"]
+    argv: list[str | Path] = [
+        BIN / "imagecached",
+        "serve",
+        "--root",
+        daemon.root,
+        "--socket",
+        tmp_path / "other.sock",
+    ]
     second = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=30)
     assert second.returncode == 1
     assert str(daemon.process and daemon.process.pid) in second.stderr
@@ -140,7 +163,14 @@ def test_two_daemons_on_one_root_are_refused(daemon: Daemon, tmp_path: Path) -> 
 
 def test_a_live_socket_is_not_stolen(daemon: Daemon, tmp_path: Path) -> None:
     """A second daemon with another root but the same socket is refused."""
-    argv = [BIN / "imagecached", "serve", "--root", tmp_path / "other", "--socket", daemon.socket]
+    argv: list[str | Path] = [
+        BIN / "imagecached",
+        "serve",
+        "--root",
+        tmp_path / "other",
+        "--socket",
+        daemon.socket,
+    ]
     second = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=30)
     assert second.returncode == 1
     assert "Traceback" not in second.stderr
@@ -152,10 +182,12 @@ def test_a_root_from_a_newer_version_is_refused(tmp_path: Path) -> None:
     root = tmp_path / "root"
     root.mkdir(mode=0o700)
     (root / "version").write_text('{"format": 99}')
-    argv = [BIN / "imagecached", "serve", "--root", root, "--socket", tmp_path / "sock"]
+    argv: list[str | Path] = [BIN / "imagecached", "serve", "--root", root, "--socket", tmp_path / "sock"]
     done = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=30)
     assert done.returncode == 1
-    assert "99" in done.stderr and "1" in done.stderr and "Traceback" not in done.stderr
+    assert "99" in done.stderr
+    assert "1" in done.stderr
+    assert "Traceback" not in done.stderr
     assert json.loads((root / "version").read_text()) == {"format": 99}
 
 
@@ -175,10 +207,18 @@ def test_exit_codes_say_what_to_do(demo: Registry, daemon: Daemon) -> None:
     for arguments, code in expected.items():
         done = daemon.ctl(*arguments, check=False)
         assert done.returncode == code, (arguments, done.stderr)
-        assert "Traceback" not in done.stderr and done.stderr.strip()
-    argv = [BIN / "imagecachectl", "--socket", daemon.directory / "nobody.sock", "get", "images"]
+        assert "Traceback" not in done.stderr
+        assert done.stderr.strip()
+    argv: list[str | Path] = [
+        BIN / "imagecachectl",
+        "--socket",
+        daemon.directory / "nobody.sock",
+        "get",
+        "images",
+    ]
     done = subprocess.run(argv, capture_output=True, text=True, check=False)
-    assert done.returncode == 1 and len(done.stderr.strip().splitlines()) <= 2
+    assert done.returncode == 1
+    assert len(done.stderr.strip().splitlines()) <= 2
 
 
 def test_a_damaged_blob_is_refused(daemon: Daemon, tmp_path: Path) -> None:
@@ -219,7 +259,8 @@ def test_a_corrupt_layer_file_is_found_dropped_and_pulled_again(demo: Registry, 
         file.seek(-1, os.SEEK_CUR)
         file.write(bytes([byte[0] ^ 1]))
     found = daemon.ctl("fsck", check=False)
-    assert found.returncode == 5 and victim["diff_id"][7:19] in found.stdout
+    assert found.returncode == 5
+    assert victim["diff_id"][7:19] in found.stdout
     assert daemon.ctl("fsck", "--repair", check=False).returncode in (0, 5)
     assert daemon.ask("get", "images", hello)["damaged"]
     [again] = daemon.ask("pull", hello)["images"]
@@ -233,12 +274,19 @@ def test_ctrl_c_cancels_what_nobody_else_wants(daemon: Daemon) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         listener.settimeout(30)
         host, port = listener.getsockname()
-        argv = [BIN / "imagecachectl", "--socket", daemon.socket, "pull", f"{host}:{port}/demo/silent:1"]
+        argv: list[str | Path] = [
+            BIN / "imagecachectl",
+            "--socket",
+            daemon.socket,
+            "pull",
+            f"{host}:{port}/demo/silent:1",
+        ]
         with subprocess.Popen(argv, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as client:
             with listener.accept()[0]:
                 client.send_signal(signal.SIGINT)
                 assert client.wait(30) == 130
-            assert client.stderr and "Traceback" not in client.stderr.read()
+            assert client.stderr
+            assert "Traceback" not in client.stderr.read()
     await_true(
         lambda: "pull_cancelled" in daemon.ctl("events").stdout,
         what="the cancellation", deadline_seconds=20, alive=lambda: True,
@@ -255,11 +303,7 @@ def test_killed_in_the_middle_of_a_pull(demo: Registry, tmp_path: Path) -> None:
             [BIN / "imagecachectl", "--socket", daemon.socket, "pull", *images],
             stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
         ) as client:  # fmt: skip
-            seen = moment  # files that appear below the root tell how far it is
-            await_true(
-                lambda seen=seen, client=client: client.poll() is not None or _files(daemon.root) >= seen,
-                what="the pull", deadline_seconds=30, alive=lambda: True,
-            )  # fmt: skip
+            _await_files(daemon, moment, client)
             daemon.stop(signal.SIGKILL)
             client.wait(30)
     daemon.start()
@@ -273,5 +317,15 @@ def test_killed_in_the_middle_of_a_pull(demo: Registry, tmp_path: Path) -> None:
         unmount_below(tmp_path)
 
 
-def _files(root: Path) -> int:
-    return sum(1 for name in ("ingest", "layers", "seams") for _ in (root / name).rglob("*.erofs"))
+def _await_files(daemon: Daemon, count: int, client: subprocess.Popen[bytes]) -> None:
+    """Until ``count`` files have appeared below the root, which tells how far a pull is, or it has ended."""
+    folders = [daemon.root / name for name in ("ingest", "layers", "seams")]
+    await_true(
+        lambda: (
+            client.poll() is not None
+            or sum(1 for folder in folders for _ in folder.rglob("*.erofs")) >= count
+        ),
+        what="the pull",
+        deadline_seconds=30,
+        alive=lambda: True,
+    )

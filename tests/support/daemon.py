@@ -22,7 +22,9 @@ _PATIENCE_SECONDS: Final = 30.0
 class Daemon:
     """One root and its daemon; :meth:`start` and :meth:`stop` may be repeated."""
 
-    def __init__(self, directory: Path, *, env: Mapping[str, str] | None = None, **sections: Mapping[str, Any]) -> None:
+    def __init__(
+        self, directory: Path, *, env: Mapping[str, str] | None = None, **sections: Mapping[str, Any]
+    ) -> None:
         self.directory = directory
         self.root = directory / "root"
         self.socket = directory / "api.sock"
@@ -69,7 +71,9 @@ class Daemon:
         argv = [BIN / "imagecachectl", "--socket", self.socket, *arguments]
         done = subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
         if check and done.returncode:
-            raise AssertionError(f"imagecachectl {arguments} ended with {done.returncode}: {done.stderr}{done.stdout}")
+            raise AssertionError(
+                f"imagecachectl {arguments} ended with {done.returncode}: {done.stderr}{done.stdout}"
+            )
         return done
 
     def ask(self, *arguments: str | Path) -> Any:

@@ -35,7 +35,8 @@ async def test_finish_waits_for_the_thread_when_cancelled() -> None:
         assert not task.done()
         release.set()
         await asyncio.wait([task])
-    assert task.cancelled() and done.is_set()
+    assert task.cancelled()
+    assert done.is_set()
 
 
 async def test_one_flight_serves_everyone() -> None:
@@ -95,10 +96,13 @@ async def test_the_flight_goes_on_while_somebody_wants_it() -> None:
         await asyncio.sleep(0)
         first.cancel()
         await asyncio.wait([first])
-        assert not unwound.is_set() and len(flights) == 1
+        assert not unwound.is_set()
+        assert len(flights) == 1
         second.cancel()
         await asyncio.wait([second])
-        assert unwound.is_set() and second.cancelled() and len(flights) == 0
+        assert unwound.is_set()
+        assert second.cancelled()
+        assert len(flights) == 0
 
 
 async def test_a_newcomer_waits_for_the_unwinding_flight() -> None:

@@ -37,7 +37,9 @@ def test_nobody_listening_is_no_error(value: str, monkeypatch: pytest.MonkeyPatc
     ("usec", "pid", "expected"),
     [("20000000", "", 10.0), ("20000000", "1", None), ("", "", None), ("0", "", None), ("x", "", None)],
 )
-def test_watchdog_interval(usec: str, pid: str, expected: float | None, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_watchdog_interval(
+    usec: str, pid: str, expected: float | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Half of the allowed time, and only if it is meant for this process."""
     monkeypatch.setenv("WATCHDOG_USEC", usec)
     monkeypatch.setenv("WATCHDOG_PID", pid)
