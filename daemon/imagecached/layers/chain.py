@@ -144,8 +144,9 @@ class _Step:
 
 
 def _take_all(own: Attributes, source: Attributes) -> Attributes:
-    """As containerd copies the directory of a lower layer."""
-    return replace(source, xattrs={**own.xattrs, **source.xattrs})
+    """As containerd copies the directory of a lower layer; a time that the layer set came later."""
+    taken = replace(source, xattrs={**own.xattrs, **source.xattrs})
+    return replace(taken, mtime=own.mtime, mtime_ns=own.mtime_ns) if own.mtime or own.mtime_ns else taken
 
 
 def _take_group(own: Attributes, source: Attributes) -> Attributes:

@@ -151,7 +151,7 @@ class _Seam:
             self._hiding[path] = self._own(path)
 
     def _keeps_time(self, path: bytes, own: Attributes, unpacked: Attributes) -> bool:
-        """Whether unpacking gives another time that lasts: one copied, and not undone by what is made inside."""
+        """Whether unpacking gives another time that lasts: copied, and not undone by what is made inside."""
         if (own.mtime, own.mtime_ns) == (unpacked.mtime, unpacked.mtime_ns):
             return False
         entry = self._last.lookup(path)

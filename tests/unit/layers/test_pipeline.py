@@ -11,14 +11,18 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
 import pytest
+import zstandard
 
 from imagecached.errors import Corrupt, ImagecachedError, OutOfSpace, Unavailable
 from imagecached.layers import pipeline
-from imagecached.layers.layerfile import LayerInfo
+from imagecached.layers.erofs import SUPERBLOCK_OFFSET
+from imagecached.layers.layerfile import LayerInfo, LayerWriter, verify_layer
 from imagecached.layers.limits import Limits
 from imagecached.layers.pipeline import BUFFER_BYTES, INBOX_BYTES, RING, SMALL_BYTES, write_layer
+from imagecached.layers.reader import LayerReader
 from imagecached.oci.digest import Digest
 from imagecached.oci.documents import Descriptor
+from tests.support import tars
 
 TAR = "application/vnd.oci.image.layer.v1.tar"
 GZIP = f"{TAR}+gzip"
@@ -358,3 +362,59 @@ async def test_a_bomb_costs_no_memory(fd: int, padding: int) -> None:
     info = await write(Network(blob), fd)
     assert info.tar_bytes == (512 << 20) + padding
     assert max(sizes) - before < INBOX_BYTES + RING * BUFFER_BYTES + (8 << 20)
+
+
+# With the real writer
+
+
+@pytest.fixture
+def real_writer(writers: list[FakeWriter], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pipeline, "LayerWriter", LayerWriter)
+
+
+@pytest.mark.usefixtures("real_writer")
+@pytest.mark.parametrize("padding", [0, SMALL_BYTES], ids=["small", "large"])
+@pytest.mark.parametrize("form", [GZIP, f"{TAR}+zstd", TAR])
+async def test_a_blob_becomes_a_layer_file(tmp_path: Path, fd: int, form: str, padding: int) -> None:
+    """The file is complete, verifies, and has the content."""
+    content = os.urandom(100 + padding)
+    archive = tars.tar(tars.directory("d"), tars.file("d/f", content))
+    diff_id = Digest.of(archive)
+    blob = archive if form == TAR else gzip.compress(archive) if form == GZIP else zstandard.compress(archive)
+    info = await write_layer(
+        Network(blob)(),
+        fd,
+        blob=Descriptor(form, Digest.of(blob), len(blob)),
+        diff_id=diff_id,
+        limits=Limits(),
+        check_space=lambda _total: None,
+        on_bytes=lambda _count: None,
+    )
+    assert (info.diff_id, info.tar_bytes, info.entries) == (diff_id, len(archive), 2)
+    verify_layer(tmp_path / "layer", diff_id)
+    with LayerReader(tmp_path / "layer") as reader:
+        entry = reader.lookup(b"d/f")
+        assert entry is not None
+        assert b"".join(reader.read(entry)) == content
+
+
+@pytest.mark.usefixtures("real_writer")
+@pytest.mark.parametrize("padding", [0, SMALL_BYTES], ids=["small", "large"])
+@pytest.mark.parametrize("wrong", ["blob", "diff_id"])
+async def test_a_wrong_digest_leaves_no_superblock(fd: int, wrong: str, padding: int) -> None:
+    """Of the blob, or of the tar in it: nothing could ever mount what is left."""
+    archive = tars.tar(tars.file("f", os.urandom(100 + padding)))
+    blob = gzip.compress(archive)
+    right = {"blob": Digest.of(blob), "diff_id": Digest.of(archive)}
+    right[wrong] = Digest.of(b"something else")
+    with pytest.raises(Corrupt, match=str(right[wrong])):
+        await write_layer(
+            Network(blob)(),
+            fd,
+            blob=Descriptor(GZIP, right["blob"], len(blob)),
+            diff_id=right["diff_id"],
+            limits=Limits(),
+            check_space=lambda _total: None,
+            on_bytes=lambda _count: None,
+        )
+    assert os.pread(fd, 128, SUPERBLOCK_OFFSET).strip(b"\0") == b""
