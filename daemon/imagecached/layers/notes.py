@@ -43,9 +43,7 @@ class Notes(msgspec.Struct, frozen=True, omit_defaults=True):
     whiteouts: list[bytes] = msgspec.field(default_factory=list)  # directories that hold whiteouts
     bottom_only: str = ""
     never_bottom: str = ""
-    late: list[bytes] = msgspec.field(
-        default_factory=list
-    )  # directories whose entry came after their content
+    late: list[bytes] = msgspec.field(default_factory=list)  # directories with an entry behind their content
 
 
 def relink(node: Node, note: LinkNote) -> None:

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from imagecached.errors import Corrupt, Unsupported
 from imagecached.layers.node import Node
 from tests.support import fsck
 from tests.support.listing import Facts, Listing, listing
@@ -34,7 +35,7 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (root / "sizes" / f"{i}").mkdir(parents=True)
         for k in range(i):
             (root / "sizes" / f"{i}" / f"name{k:03}{'x' * (i % 7)}").write_bytes(b"y" * k)
-    _odd_names(os.fsencode(root))
+    _odd_names(root)
     _kinds(root)
     _holes(root)
     _attributes(root)
@@ -43,39 +44,27 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def _odd_names(root: bytes) -> None:
-    os.mkdir(root + b"/names")
-    for name in (
-        b"n" * 255,
-        b"\xff\xfe latin",
-        b"new\nline",
-        b"!",
-        b"-",
-        b"-dash",
-        b".",
-        b".hidden",
-        b"\x01",
-    ):
-        if name != b".":
-            with open(root + b"/names/" + name, "wb") as file:
-                file.write(name)
-    deep = root + b"/deep"
-    os.mkdir(deep)
+def _odd_names(root: Path) -> None:
+    (root / "names").mkdir()
+    for name in (b"n" * 255, b"\xff\xfe latin", b"new\nline", b"!", b"-", b"-dash", b".hidden", b"\x01"):
+        (root / "names" / os.fsdecode(name)).write_bytes(name)
+    deep = root / "deep"
     for _ in range(12):
-        deep += b"/" + b"d" * 200
-        os.mkdir(deep)
+        deep /= "d" * 200
+    deep.mkdir(parents=True)
 
 
 def _kinds(root: Path) -> None:
     kinds = root / "kinds"
     kinds.mkdir(0o1777)
-    (kinds / "suid").write_bytes(b"#!" * 3000)
-    (kinds / "suid").chmod(0o4755)
-    os.chown(kinds / "suid", 4_000_000_000, 123_456)
+    suid = kinds / "suid"
+    suid.write_bytes(b"#!" * 3000)
+    suid.chmod(0o4755)
+    os.chown(suid, 4_000_000_000, 123_456)
     for name in ("h1", "h2"):
-        os.link(kinds / "suid", kinds / name)
+        (kinds / name).hardlink_to(suid)
     for length in (1, 300, 448, 449, 600, 4000):
-        os.symlink("t" * length, kinds / f"symlink{length}")
+        (kinds / f"symlink{length}").symlink_to("t" * length)
     os.link(kinds / "symlink300", kinds / "second", follow_symlinks=False)
     os.mknod(kinds / "char", stat.S_IFCHR | 0o620, os.makedev(4095, 1_048_575))
     os.mknod(kinds / "block", stat.S_IFBLK | 0o640, os.makedev(8, 17))
@@ -102,7 +91,7 @@ def _attributes(root: Path) -> None:
     attributes.mkdir()
     (attributes / "file").touch()
     (attributes / "large").write_bytes(b"data")
-    os.symlink("x" * 200, attributes / "link")
+    (attributes / "link").symlink_to("x" * 200)
     os.setxattr(attributes / "file", "user.empty", b"")
     os.setxattr(attributes / "large", "user." + "n" * 250, b"v" * 2048)
     os.setxattr(
@@ -124,7 +113,7 @@ def tar_of(source: Path, *options: str) -> bytes:
 
 
 def seen(tmp_path: Path, tar: bytes) -> Listing:
-    """The layer file of a tar, checked by ``fsck.erofs`` and mounted; without the root, which is never the tar's."""
+    """The layer file of a tar, checked by ``fsck.erofs`` and mounted; without the root, never the tar's."""
     image = tmp_path / "layer.erofs"
     layer_file(image, tar, step=100_000)
     fsck.check(image)
@@ -191,7 +180,7 @@ def test_the_kernel_sees_the_tree(tmp_path: Path, members: list[bytes]) -> None:
     for member in members:
         try:
             grown(*kept, member)
-        except Exception:  # noqa: BLE001, S112  other tests say what is refused, and how
+        except (Corrupt, Unsupported):  # other tests say what is refused, and how
             continue
         kept.append(member)
     tar = archive(*kept)

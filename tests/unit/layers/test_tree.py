@@ -157,7 +157,7 @@ def test_names_that_no_kernel_takes(member: bytes) -> None:
 def test_missing_parents_are_made_and_noted() -> None:
     """0755 root:root at the epoch, until an entry for them comes."""
     root, notes = grown(entry(b"a/b/c/f"), directory(b"a/b", 0o700, uid=5))
-    assert notes.implicit == [b"a", b"a/b/c"]
+    assert notes == Notes(implicit=[b"a", b"a/b/c"], late=[b"a/b"])
     assert (at(root, b"a").mode, at(root, b"a").uid, at(root, b"a").mtime) == (stat.S_IFDIR | 0o755, 0, 0)
     assert at(root, b"a/b").uid == 5
 
@@ -256,7 +256,7 @@ def test_whiteouts_and_opaque_marks() -> None:
     assert (at(root, b"d/gone").uid, at(root, b"d/gone").gid) == (5, 6)
     assert at(root, b"d").xattrs == OPAQUE
     assert root.xattrs == OPAQUE
-    assert notes == Notes(whiteouts=[b"", b"d"])
+    assert notes == Notes(whiteouts=[b"", b"d"], late=[b"d"])
 
 
 def test_marks_count_whatever_their_type() -> None:
