@@ -16,6 +16,7 @@ from typing import Final
 from aiohttp.abc import AbstractResolver, ResolveResult
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+Place = tuple[str, int]  # host in lower case, port
 
 # Services of cloud providers that answer for the node and lie outside the link-local ranges.
 _METADATA: Final = frozenset(
@@ -41,17 +42,18 @@ class GuardedResolver(AbstractResolver):
 
     def __init__(self, inner: AbstractResolver) -> None:
         self._inner = inner
-        self.configured: set[str] = set()
-        self.asked: set[str] = set()
+        self.configured: set[Place] = set()
+        self.asked: set[Place] = set()
 
     async def resolve(
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
     ) -> list[ResolveResult]:
         """As the inner resolver; ForbiddenAddress when nothing allowed is left."""
         found = await self._inner.resolve(host, port, family)
-        if host.lower() in self.configured:
+        place = host.lower(), port
+        if place in self.configured:
             return found
-        loopback = host.lower() in self.asked or is_loopback(host)
+        loopback = place in self.asked or is_loopback(host)
         reasons = [refusal(result["host"], loopback=loopback) for result in found]
         allowed = [result for result, reason in zip(found, reasons, strict=True) if reason is None]
         if found and not allowed:

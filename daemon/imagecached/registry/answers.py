@@ -74,12 +74,12 @@ async def refuse(
 ) -> None:
     """Raise what an answer that is no success means. ``secret`` was sent and must not come back in a message.
 
-    ``stored``: the answer is not the registry's but of the storage it led us to, where a refusal means that
-    the address has expired.
+    ``stored``: the answer is not the registry's but of the storage it led us to. There a refusal means that
+    the address has expired, and the body is not shown: it could be any service that a registry points at.
     """
     if response.status in _SUCCESS:
         return
-    code, message = await _explanation(response)
+    code, message = ("", "from where it redirects to") if stored else await _explanation(response)
     kind = _kind(response.status, code, stored=stored)
     if secret:
         message = message.replace(secret, "…")

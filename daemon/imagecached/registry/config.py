@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+from imagecached.errors import InvalidInput
+
 DEFAULT_CERTS_DIR: Final = Path("/etc/containerd/certs.d")
 
 
@@ -19,6 +21,10 @@ class Ranged:
     connections: int = 4
     chunk_bytes: int = 8 << 20
     threshold_bytes: int = 64 << 20
+
+    def __post_init__(self) -> None:
+        if self.connections < 1 or self.chunk_bytes < 1:
+            raise InvalidInput("ranged reading needs at least one connection and chunks of at least one byte")
 
 
 @dataclass(frozen=True, slots=True)

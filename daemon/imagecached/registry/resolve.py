@@ -68,7 +68,11 @@ class Resolver:
             async with self._exchange.get(endpoint, ref.repository, path, _ACCEPT, method="HEAD") as response:
                 return _stated_digest(response)
 
-        return await self._exchange.first(endpoints, ask) or (await self._named(ref)).descriptor.digest
+        try:
+            stated = await self._exchange.first(endpoints, ask)
+        except Unsupported:
+            stated = None  # a server without HEAD
+        return stated or (await self._named(ref)).descriptor.digest
 
     async def resolve(self, ref: Reference, platform: Platform) -> Resolved:
         """The image of ``ref`` for ``platform``.

@@ -22,7 +22,7 @@ class TlsContexts:
 
     async def of(self, endpoint: Endpoint) -> ssl.SSLContext | bool:
         """What aiohttp wants as ``ssl``; True is the system's defaults. InvalidInput for an unusable file."""
-        if endpoint.base.scheme != "https" or not (endpoint.ca or endpoint.client):
+        if not (endpoint.ca or endpoint.client):
             return not endpoint.skip_verify
         key = await finish(_key, endpoint)
         known = self._contexts.get(endpoint.host)

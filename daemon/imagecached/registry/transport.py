@@ -8,6 +8,7 @@ nothing of registries but :class:`Endpoint`; does not retry.
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
@@ -19,7 +20,7 @@ from multidict import CIMultiDict
 from yarl import URL
 
 from imagecached.errors import AccessDenied, Corrupt, Unavailable
-from imagecached.registry.addresses import GuardedResolver, is_loopback, refusal
+from imagecached.registry.addresses import GuardedResolver, Place, is_loopback, refusal
 from imagecached.registry.answers import network_errors, redacted
 from imagecached.registry.config import RegistryConfig
 from imagecached.registry.credentials import basic_auth
@@ -31,6 +32,7 @@ READ_BUFFER: Final = 1 << 20
 MAX_HEADER_BYTES: Final = 64 << 10  # presigned URLs in a Location can be long
 _MOST_REDIRECTS: Final = 10
 _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
+_SENDABLE: Final = re.compile(r"[\x21-\x7e]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +44,6 @@ class Request:
     headers: Mapping[str, str] = field(default_factory=dict)
     private: tuple[tuple[str, str], ...] = field(default=(), repr=False)
     form: Mapping[str, str] | None = field(default=None, repr=False)
-
     method: str = "GET"
 
 
@@ -63,8 +64,8 @@ class Transport:
         self._resolver = GuardedResolver(self._inner or aiohttp.ThreadedResolver())
         self._stack.push_async_callback(self._resolver.close)
         for proxy in (self._proxies.http, self._proxies.https):
-            if proxy is not None and proxy.host:
-                self._resolver.configured.add(proxy.host)
+            if proxy is not None:
+                self._resolver.configured.add(_place(proxy))
         # No limits here: waiting for a free connection must not count as waiting for the server; see _gate.
         connector = aiohttp.TCPConnector(limit=0, resolver=self._resolver)
         self._session = await self._stack.enter_async_context(
@@ -98,8 +99,8 @@ class Transport:
                 response.release()
 
     def _allow(self, endpoint: Endpoint) -> None:
-        host = endpoint.base.host or ""
-        (self._resolver.configured if endpoint.configured else self._resolver.asked).add(host)
+        trusted = self._resolver.configured if endpoint.configured else self._resolver.asked
+        trusted.add(_place(endpoint.base))
 
     def _gate(self, url: URL) -> asyncio.Semaphore:
         """Bounds the requests under way to one origin, whatever it redirects to."""
@@ -158,7 +159,7 @@ class Transport:
             raise AccessDenied(f"led to {redacted(url)}, which is not HTTP: refused")
         if start.scheme == "https" and url.scheme == "http" and not self._plain(url):
             raise AccessDenied(f"led from {redacted(start)} to {redacted(url)}, away from TLS: refused")
-        if host in self._resolver.configured:
+        if _place(url) in self._resolver.configured:
             return
         at_home = is_loopback(start.host or "")
         reason = refusal(host, loopback=at_home)
@@ -171,11 +172,15 @@ class Transport:
         return named_in(self._config.plain_http, authority(url))
 
 
+def _place(url: URL) -> Place:
+    return (url.host or "").lower(), url.port or 0
+
+
 def _location(response: aiohttp.ClientResponse, url: URL) -> URL:
     """Where a redirect leads; its text is kept as it is, since presigned URLs are signed as written."""
     location = response.headers.get("Location", "")
     try:
-        target = url.join(URL(location, encoded=True))
+        target = url.join(URL(location, encoded=_SENDABLE.fullmatch(location) is not None))
         port = target.port
     except ValueError as error:
         raise Unavailable(f"{redacted(url)} redirects to something that is no URL") from error

@@ -97,12 +97,16 @@ async def test_trust_grows_with_the_operators_word() -> None:
     resolver = GuardedResolver(Names(home=["127.0.0.1"], link=["169.254.1.1"]))
     with pytest.raises(ForbiddenAddress):
         await resolver.resolve("home")
-    resolver.asked |= {"home", "link"}
-    assert await resolver.resolve("home")
+    resolver.asked |= {("home", 5000), ("link", 5000)}
+    assert await resolver.resolve("home", 5000)
     with pytest.raises(ForbiddenAddress):
-        await resolver.resolve("link")
-    resolver.configured.add("link")
-    assert await resolver.resolve("LINK".lower())
+        await resolver.resolve("home", 5001)
+    with pytest.raises(ForbiddenAddress):
+        await resolver.resolve("link", 5000)
+    resolver.configured.add(("link", 5000))
+    assert await resolver.resolve("link", 5000)
+    with pytest.raises(ForbiddenAddress):
+        await resolver.resolve("link", 10250)
 
 
 async def test_closes_what_it_wraps() -> None:

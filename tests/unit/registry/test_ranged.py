@@ -10,8 +10,8 @@ from dataclasses import replace
 import pytest
 from aiohttp import web
 
-from imagecached.errors import Corrupt, NotFound, Unavailable
-from imagecached.registry import Registry, RegistryConfig
+from imagecached.errors import Corrupt, InvalidInput, NotFound, Unavailable
+from imagecached.registry import Ranged, Registry, RegistryConfig
 from tests.fakes import faults
 from tests.fakes.registry import FakeRegistry
 from tests.fakes.time import FakeTime
@@ -60,6 +60,13 @@ async def test_below_the_threshold_or_with_one_connection(
     async with Registry(one, environment={}) as single:
         assert await read(single, reference(fake), blob(DATA)) == DATA
     assert [each.range for each in fake.requests] == ["", ""]
+
+
+@pytest.mark.parametrize("settings", [{"connections": 0}, {"chunk_bytes": 0}])
+def test_settings_that_would_never_end(settings: dict[str, int]) -> None:
+    """Refused when they are made."""
+    with pytest.raises(InvalidInput):
+        Ranged(**settings)
 
 
 async def test_window_is_bounded(fake: FakeRegistry, client: Registry) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from imagecached.errors import AccessDenied, Corrupt, ImagecachedError, Unavailable
+from imagecached.errors import AccessDenied, Corrupt, ImagecachedError, NotFound, Unavailable
 from imagecached.oci.reference import Reference
 from imagecached.registry import Registry, RegistryConfig
 from tests.fakes import faults
@@ -155,7 +155,38 @@ async def test_messages_hold_no_presigned_secret(
 ) -> None:
     """The query of a storage URL is a secret; its host and path are not."""
     fake.always(path(DATA), faults.redirect(f"{other.url}/bucket/blob?X-Amz-Signature=hunter2"))
-    other.always("/bucket/blob", faults.status(503, b"see http://x/?X-Amz-Signature=hunter2 for more"))
-    with pytest.raises(Unavailable, match=r"/bucket/blob: 503 see http://x/\?… for more") as caught:
+    other.always("/bucket/blob", faults.status(503, b"what an inner service says"))
+    with pytest.raises(Unavailable, match=r"/bucket/blob: 503 from where it redirects to") as caught:
         await read(client, reference(fake), blob(DATA))
     assert "hunter2" not in str(caught.value)
+    assert "inner" not in str(caught.value)
+    fake.always(path(DATA), faults.status(503, b"see http://x/?X-Amz-Signature=hunter2 for more"))
+    with pytest.raises(Unavailable, match=r"503 see http://x/\?… for more"):
+        await read(client, reference(fake), blob(DATA))
+
+
+async def test_configured_port_does_not_open_others(
+    fake: FakeRegistry, other: FakeRegistry, config: RegistryConfig, tmp_path: Path
+) -> None:
+    """A mirror on loopback does not let a registry elsewhere lead to the services beside it."""
+    port = fake.address.rpartition(":")[2]
+    names = Names(registry_example_com=["127.0.0.1"])
+    settings = replace(config, plain_http=("registry.example.com", "127.0.0.1"))
+    directory = tmp_path / "certs.d" / f"registry.example.com_{port}_"
+    directory.mkdir(parents=True)
+    (directory / "hosts.toml").write_text('[host."http://127.0.0.1:1"]')
+    fake.always(path(DATA), faults.redirect(f"{other.url}/metrics"))
+    async with Registry(settings, clock=FakeTime().clock(), environment={}, resolver=names) as client:
+        with pytest.raises(AccessDenied, match="a loopback address: refused"):
+            await read(client, Reference.parse(f"registry.example.com:{port}/{NAME}"), blob(DATA))
+    assert other.requests == []
+
+
+async def test_location_that_is_not_encoded(
+    fake: FakeRegistry, other: FakeRegistry, client: Registry
+) -> None:
+    """Spaces and letters beyond ASCII are encoded before they are sent on."""
+    fake.always(path(DATA), faults.redirect(f"{other.url}/a b/ä?c d"))
+    with pytest.raises(NotFound):
+        await read(client, reference(fake), blob(DATA))
+    assert other.requests[0].raw == "/a%20b/%C3%A4?c+d"

@@ -136,9 +136,11 @@ async def test_digest(fake: FakeRegistry, client: Registry) -> None:
 async def test_digest_that_is_not_stated(fake: FakeRegistry, client: Registry) -> None:
     """Then the manifest itself is read."""
     digest = fake.put_image(NAME, "1", [b"x"])
-    fake.script(TAG, faults.status(200, Content_Type=MANIFEST))
-    assert await client.digest(reference(fake)) == digest
-    assert [each.method for each in fake.requests] == ["HEAD", "GET"]
+    for fault in (faults.status(200, Content_Type=MANIFEST), faults.status(405)):
+        fake.requests.clear()
+        fake.script(TAG, fault)
+        assert await client.digest(reference(fake)) == digest
+        assert [each.method for each in fake.requests] == ["HEAD", "GET"]
 
 
 @pytest.mark.parametrize(
