@@ -117,16 +117,8 @@ def test_the_end_of_the_daemon_is_no_end_of_a_mount(demo: Registry, daemon: Daem
 def test_a_container_outlives_the_daemon(demo: Registry, daemon: Daemon) -> None:
     """SIGKILL in the middle of a container: it reads, writes and executes as if nothing had happened."""
     script = "while read -r word; do echo $word >> /log; ls /bin > /dev/null && cat /log | tail -n 1; done"
-    argv = [
-        BIN / "imagecachectl",
-        "--socket",
-        daemon.socket,
-        "run",
-        demo.reference(SHELL),
-        "sh",
-        "-c",
-        script,
-    ]
+    argv: list[str | Path] = [BIN / "imagecachectl", "--socket", daemon.socket, "run", demo.reference(SHELL)]
+    argv += ["sh", "-c", script]
     with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as container:
         assert container.stdin
         assert container.stdout

@@ -50,7 +50,7 @@ class Daemon:
 
     def launch(self) -> subprocess.Popen[bytes]:
         """Start without waiting."""
-        argv = ["setpriv", "--pdeathsig", "KILL", "--", BIN / "imagecached", "serve"]
+        argv: list[str | Path] = ["setpriv", "--pdeathsig", "KILL", "--", BIN / "imagecached", "serve"]
         argv += ["--root", self.root, "--socket", self.socket, "--config", self._config]
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
