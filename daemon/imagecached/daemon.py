@@ -12,12 +12,13 @@ import logging
 import os
 import signal
 import time
-from contextlib import AsyncExitStack
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Final
 
-from imagecached import aio, api, doctor, web
+from imagecached import aio, api, doctor, rpc, web
 from imagecached.config import Config, LimitsSection, split_address
 from imagecached.containers import Containers
 from imagecached.errors import ImagecachedError
@@ -28,6 +29,7 @@ from imagecached.mounts import Mounter
 from imagecached.notify import notify, watchdog_seconds
 from imagecached.oci.platform import Platform
 from imagecached.registry import Patience, Ranged, Registry, RegistryConfig
+from imagecached.snapshotter import Snapshotter
 from imagecached.store import Store, StorePolicy
 from imagecached.telemetry import Metrics, Readings
 
@@ -49,6 +51,7 @@ class Parts:
     mounter: Mounter
     registry: Registry
     containers: Containers
+    snapshotter: Snapshotter
     metrics: Metrics
     events: EventLog
 
@@ -58,6 +61,7 @@ def serve(config: Config) -> int:
 
     Raises the error classes for what keeps the daemon from running.
     """
+    memory.keep_freed()
     asyncio.run(_serve(config))
     return 0
 
@@ -85,8 +89,8 @@ async def _build(config: Config, stack: AsyncExitStack) -> Parts:
     mounter = await aio.finish(Mounter.probe, root)
     store.protect(lambda: store.layout.digests_of(mounter.mounted()))
     registry = await stack.enter_async_context(Registry(_registry_config(config), on_source=metrics.obtained))
-    containers = Containers(store, mounter)
-    return Parts(config, store, mounter, registry, containers, metrics, events)
+    containers, snapshotter = Containers(store, mounter), await Snapshotter.open(store, mounter)
+    return Parts(config, store, mounter, registry, containers, snapshotter, metrics, events)
 
 
 async def _run_services(parts: Parts, group: asyncio.TaskGroup) -> None:
@@ -114,6 +118,8 @@ async def _run_services(parts: Parts, group: asyncio.TaskGroup) -> None:
     group.create_task(_watchdog(), name="watchdog")
     async with AsyncExitStack() as doors:
         section = config.daemon
+        if config.snapshotter.socket:
+            await doors.enter_async_context(_serve_snapshots(parts, group))
         await doors.enter_async_context(
             api.serve(ports, group, path=section.socket, group=section.socket_group)
         )
@@ -126,12 +132,19 @@ async def _run_services(parts: Parts, group: asyncio.TaskGroup) -> None:
         await asyncio.Event().wait()
 
 
+def _serve_snapshots(parts: Parts, group: asyncio.TaskGroup) -> AbstractAsyncContextManager[None]:
+    """The door to containerd."""
+    group.create_task(parts.snapshotter.tend(), name="snapshots")
+    path, on_end = Path(parts.config.snapshotter.socket), parts.metrics.snapshot_call_ended
+    return rpc.serve(parts.snapshotter, group, path=path, on_end=on_end)
+
+
 async def _tend(parts: Parts) -> None:
     """Release what dead clients left, unmount what nobody uses and keep the store within its budget."""
     while True:
         try:
             await parts.containers.reap()
-            await aio.finish(parts.mounter.sweep)
+            await parts.snapshotter.cleanup()
             await _collect(parts)
         except ImagecachedError as error:
             log.warning("upkeep failed", extra={"error": str(error)})

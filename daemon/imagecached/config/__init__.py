@@ -13,6 +13,7 @@ from imagecached.config.sections import (
     LogSection,
     PullSection,
     RegistrySection,
+    SnapshotterSection,
     StoreSection,
     split_address,
 )
@@ -28,6 +29,7 @@ __all__ = [
     "LogSection",
     "PullSection",
     "RegistrySection",
+    "SnapshotterSection",
     "StoreSection",
     "load",
     "render",

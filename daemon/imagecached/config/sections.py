@@ -62,6 +62,18 @@ class HttpSection(msgspec.Struct, frozen=True, kw_only=True):
     ] = "127.0.0.1:9273"
 
 
+class SnapshotterSection(msgspec.Struct, frozen=True, kw_only=True):
+    """The door to containerd."""
+
+    socket: Annotated[
+        str,
+        _says(
+            "Unix socket of the snapshots service that containerd uses as a proxy plugin; empty = none.",
+            form=f"an absolute path of at most {_SOCKET_PATH_BYTES} bytes or an empty string",
+        ),
+    ] = ""
+
+
 class RegistrySection(msgspec.Struct, frozen=True, kw_only=True):
     """How registries are reached."""
 
@@ -176,6 +188,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
 
     daemon: DaemonSection = DaemonSection()
     http: HttpSection = HttpSection()
+    snapshotter: SnapshotterSection = SnapshotterSection()
     registry: RegistrySection = RegistrySection()
     pull: PullSection = PullSection()
     store: StoreSection = StoreSection()
@@ -198,8 +211,10 @@ def check_meaning(section: str, key: str, value: Any) -> None:
         split_address(value)
     if key == "platform" and not _PLATFORM.fullmatch(value):
         raise ValueError("not a platform")
-    if (section, key) == ("daemon", "socket") and len(os.fsencode(value)) > _SOCKET_PATH_BYTES:
+    if key == "socket" and len(os.fsencode(value)) > _SOCKET_PATH_BYTES:
         raise ValueError("too long for a unix socket")
+    if (section, key) == ("snapshotter", "socket") and value and not value.startswith("/"):
+        raise ValueError("not an absolute path")
 
 
 def check_together(config: Config) -> None:

@@ -1,4 +1,4 @@
-"""mount(2), umount2(2), unshare(2), openat2(2), adjtimex(2) and the loop driver's ioctls, by ctypes.
+"""mount(2), umount2(2), syncfs(2), unshare(2), openat2(2), adjtimex(2), the loop driver's ioctls, by ctypes.
 
 Owns the numbers and structures of the kernel's interface and nothing else: no path of the root, no decision.
 Every failure is an OSError with errno and the file it was about.
@@ -63,6 +63,12 @@ def umount(target: str | Path) -> None:
     """umount2(2), never lazily and never through a symbolic link in the last component."""
     if _libc.umount2(os.fsencode(target), _UMOUNT_NOFOLLOW):
         raise _fail(target)
+
+
+def syncfs(fd: int) -> None:
+    """syncfs(2): everything written to the file system of ``fd`` so far is durable."""
+    if _libc.syncfs(fd):
+        raise _fail("syncfs")
 
 
 def own_working_directory() -> None:

@@ -21,6 +21,7 @@ from imagecached.store.fsck import Check
 from imagecached.store.holds import Hold
 from imagecached.store.ingests import Ingest
 from imagecached.store.layout import Layout
+from imagecached.store.ledger import REF, Book, Kind, Ledger, Record
 from imagecached.store.records import (
     Chain,
     Finding,
@@ -40,6 +41,8 @@ from imagecached.store.repair import put_right
 from imagecached.store.state import InUse, State
 
 __all__ = [
+    "REF",
+    "Book",
     "Chain",
     "Finding",
     "FsckReport",
@@ -48,11 +51,14 @@ __all__ = [
     "Image",
     "ImageRecord",
     "Ingest",
+    "Kind",
     "Layer",
     "Layout",
+    "Ledger",
     "OnProgress",
     "Pin",
     "PinKind",
+    "Record",
     "Recovery",
     "Snapshot",
     "Store",
@@ -74,6 +80,7 @@ class Store:
         self._state = state
         self.recovered = recovered
         self.layout: Layout = state.layout
+        self.ledger = Ledger(state)
 
     @classmethod
     async def open(cls, root: Path, policy: StorePolicy) -> Store:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from imagecached.errors import OutOfSpace
 from imagecached.oci.digest import Digest
-from imagecached.store import gc, images, pins
+from imagecached.store import gc, images, ledger, pins
 from imagecached.store.files import scan, take_away, unlink_all
 from imagecached.store.holds import Contested
 from imagecached.store.points import point
@@ -64,6 +64,7 @@ def take_inventory(state: State, grace_seconds: float = 0.0) -> gc.Inventory:
     """What there is and what is wanted of it, as of now; the caller holds the store's lock."""
     wanted = pins.every(state)
     kept = {Digest(pin.value) for pin in wanted if pin.kind != "image"}
+    kept |= ledger.kept(state)
     kept |= state.holds.digests()  # before the mounts: each is leased until it is seen
     for in_use in state.in_use:
         kept |= in_use()

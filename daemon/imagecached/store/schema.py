@@ -3,7 +3,7 @@
 SQLite has no page checksums, so every row of ours carries a **seal**: the CRC-32 of its other columns
 (``last_used`` excepted, which changes often and decides nothing but the order of eviction). Documents need
 none: their key is their digest. A snapshot without row has no files; a row without file is dropped at open
-(see recovery).
+(see recovery). The chain of a record need not exist: what the runtime knows outlives a lost layer.
 """
 
 from __future__ import annotations
@@ -68,6 +68,25 @@ CREATE TABLE pins (
   seal INTEGER NOT NULL,
   PRIMARY KEY (owner, kind, value)
 ) STRICT, WITHOUT ROWID;
+CREATE TABLE records (
+  snapshotter TEXT NOT NULL,
+  name TEXT NOT NULL,
+  number INTEGER NOT NULL UNIQUE,
+  kind TEXT NOT NULL,
+  parent TEXT NOT NULL,
+  chain_id TEXT,
+  ref TEXT NOT NULL,
+  labels TEXT NOT NULL,
+  created INTEGER NOT NULL,
+  updated INTEGER NOT NULL,
+  bytes INTEGER,
+  inodes INTEGER,
+  seal INTEGER NOT NULL,
+  PRIMARY KEY (snapshotter, name)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX records_by_parent ON records (snapshotter, parent);
+CREATE INDEX records_by_chain ON records (chain_id, snapshotter, parent);
+CREATE INDEX records_by_ref ON records (snapshotter, ref);
 """
 
 _SEALED: Final = {
@@ -78,8 +97,18 @@ _SEALED: Final = {
         "chain_id", "manifest_document", "config_document", "index_document", "created",
     ),
     "pins": ("owner", "kind", "value"),
+    "records": (
+        "snapshotter", "name", "number", "kind", "parent", "chain_id", "ref", "labels", "created", "updated",
+        "bytes", "inodes",
+    ),
 }  # fmt: skip
-_UNSEALED: Final = {"layers": ("last_used",), "snapshots": (), "images": ("last_used",), "pins": ()}
+_UNSEALED: Final = {
+    "layers": ("last_used",),
+    "snapshots": (),
+    "images": ("last_used",),
+    "pins": (),
+    "records": (),
+}
 
 Value = str | int | float | None
 

@@ -76,6 +76,13 @@ class Metrics:
         self._bytes = Counter(
             "imagecached_blob_bytes", "Compressed bytes obtained.", ["source"], registry=self._registry
         )
+        self._snapshot_calls = Histogram(
+            "imagecached_snapshot_rpc_seconds",
+            "Time of the snapshots service by method and gRPC code.",
+            ["method", "code"],
+            buckets=_SECONDS,
+            registry=self._registry,
+        )
         self._gc_runs = Counter("imagecached_gc_runs", "Runs of gc.", registry=self._registry)
         self._gc_freed = Counter("imagecached_gc_freed_bytes", "Bytes freed by gc.", registry=self._registry)
         self._begin_at_zero()
@@ -112,6 +119,10 @@ class Metrics:
     def obtained(self, source: Source, size: int) -> None:
         """Count ``size`` bytes of blobs that came from ``source``."""
         self._bytes.labels(source).inc(size)
+
+    def snapshot_call_ended(self, method: str, code: str, seconds: float) -> None:
+        """Record a call of the snapshots service; ``method`` and ``code`` are names of the contract."""
+        self._snapshot_calls.labels(method, code).observe(seconds)
 
     def gc_ended(self, freed_bytes: int) -> None:
         """Count a run of gc."""

@@ -1,0 +1,163 @@
+"""Changes to records, each with what belongs to it on disk: the acting half of ``rules``. Synchronous.
+
+Each is one transaction. A directory is made before its record and put aside after it, so that whatever is
+interrupted leaves at worst a directory without record, which the next start puts aside.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+
+from imagecached.errors import AlreadyExists, InvalidInput, NotFound
+from imagecached.oci.digest import Digest
+from imagecached.snapshotter import rules
+from imagecached.snapshotter.places import Places
+from imagecached.snapshotter.rules import Caller, Moment
+from imagecached.snapshotter.stacks import Mount, Stacks
+from imagecached.store import REF, Book, Kind, Record, Store
+
+log = logging.getLogger(__name__)
+
+
+class Changes:
+    """What the methods of the door do in a thread; see there for their promises."""
+
+    def __init__(self, store: Store, places: Places, stacks: Stacks, clock: Callable[[], int]) -> None:
+        self._store = store
+        self._ledger = store.ledger
+        self._places = places
+        self._stacks = stacks
+        self._clock = clock
+
+    def prepare(self, caller: Caller, key: str, parent: str, labels: Mapping[str, str]) -> tuple[Mount, ...]:
+        """A new active snapshot, unless the store holds what it is to become."""
+        rules.check_labels(labels)
+        if labels.get(REF) and self._adopt(caller, parent, labels):
+            raise AlreadyExists(f"snapshot {labels[REF]} is prepared")
+        return self.open(caller, key, "active", parent, labels)
+
+    def _adopt(self, caller: Caller, parent: str, labels: Mapping[str, str]) -> bool:
+        """Whether the store holds the chain that the label names; if so it has a record afterwards."""
+        try:
+            chain_id = Digest.parse(labels[REF])
+        except InvalidInput:
+            return False
+        with self._store.hold(f"adopt {chain_id}", [chain_id]):  # until its record keeps it
+            snapshot = self._store.snapshot(chain_id)
+            if snapshot is None:
+                return False
+            moment = self._moment()
+
+            def body(book: Book) -> bool:
+                if book.prepared(caller.snapshotter, chain_id, parent) is not None:
+                    return True
+                below = book.find(caller.snapshotter, parent) if parent else None
+                if (parent and below is None) or not rules.stands_on(below, snapshot.parent):
+                    return False
+                book.put(rules.adopted(caller, chain_id, below, labels, moment))
+                return True
+
+            return self._ledger.change(body)
+
+    def open(
+        self, caller: Caller, key: str, kind: Kind, parent: str, labels: Mapping[str, str]
+    ) -> tuple[Mount, ...]:
+        """A new active snapshot or view, and how to mount it."""
+        rules.check_name(key, "key")
+        rules.check_labels(labels)
+        moment = self._moment()
+
+        def body(book: Book) -> tuple[Record, list[Record]]:
+            stale = _make_way(book, caller, key)
+            below = _found(book, caller, parent) if parent else None
+            record = rules.opened(caller, key, kind, below, labels, moment)
+            book.put(record)
+            return record, stale
+
+        if kind == "active" or not parent:
+            self._places.make(moment.number)
+        try:
+            record, stale = self._ledger.change(body)
+        except BaseException:
+            self._places.discard(moment.number)
+            raise
+        self._discard(stale)
+        try:
+            return self._stacks.mounts(record, fresh=True)
+        except BaseException:
+            self.remove(caller, key)
+            raise
+
+    def commit(self, caller: Caller, name: str, key: str, labels: Mapping[str, str], given: str) -> None:
+        """An active snapshot becomes a committed one; ``given`` is the parent of the request."""
+        rules.check_name(name, "name")
+        rules.check_labels(labels)
+        now = self._clock()
+
+        def body(book: Book) -> list[Record]:
+            active = book.find(caller.snapshotter, key)
+            if active is not None and name == key:
+                raise AlreadyExists(f"snapshot {name} already exists")
+            stale = _make_way(book, caller, name)
+            parent = book.find(caller.snapshotter, given) if given else None
+            done = rules.committed(name, active, parent, labels, key=key, given_name=given, now=now)
+            book.drop(_found(book, caller, key))
+            book.put(done)
+            return stale
+
+        self._discard(self._ledger.change(body))
+
+    def remove(self, caller: Caller, key: str) -> Record:
+        """Forget a snapshot and put its directory aside; the record it had."""
+
+        def body(book: Book) -> Record:
+            record = book.find(caller.snapshotter, key)
+            record = rules.check_removal(key, record, book.children(caller.snapshotter, key))
+            book.drop(record)
+            return record
+
+        record = self._ledger.shrink(body)
+        self._discard([record])
+        return record
+
+    def update(self, caller: Caller, name: str, labels: Mapping[str, str], mask: Sequence[str]) -> Record:
+        """Change labels."""
+        now = self._clock()
+
+        def body(book: Book) -> Record:
+            record = rules.relabelled(_found(book, caller, name), labels, mask, now)
+            book.put(record)
+            return record
+
+        return self._ledger.change(body)
+
+    def _discard(self, records: Sequence[Record]) -> None:
+        for record in records:
+            self._places.discard(record.number)
+
+    def _moment(self) -> Moment:
+        return Moment(self._clock(), self._places.next_number())
+
+
+def _found(book: Book, caller: Caller, name: str) -> Record:
+    record = book.find(caller.snapshotter, name)
+    if record is None:
+        raise NotFound(f"no snapshot {name}")
+    return record
+
+
+def _make_way(book: Book, caller: Caller, name: str) -> list[Record]:
+    """See that ``name`` is free: AlreadyExists, unless who has it is stale. What was dropped with it."""
+    existing = book.find(caller.snapshotter, name)
+    rules.check_free(caller, name, existing)
+    dropped, pending = [], [existing] if existing else []
+    while pending:
+        record = pending.pop()
+        children = book.children(caller.snapshotter, record.name)
+        pending += [child for child in (book.find(caller.snapshotter, one) for one in children) if child]
+        book.drop(record)
+        dropped.append(record)
+    if dropped:
+        log.warning("stale snapshots replaced", extra={"snapshot": name, "records": len(dropped)})
+    return dropped
