@@ -75,6 +75,10 @@ class Registry:
         """What ``ref`` names now, for one cheap request; errors as for :meth:`resolve`."""
         return await self._resolver.digest(ref)
 
+    async def mirrored(self, ref: Reference) -> bool:
+        """Whether blobs of ``ref`` may come from elsewhere than its registry. InvalidInput for a broken file."""
+        return len(await self._exchange.endpoints(ref.registry, "pull")) > 1
+
     async def fetch(
         self, ref: Reference, blob: Descriptor, *, mirrors: bool = True
     ) -> AsyncGenerator[bytes, None]:

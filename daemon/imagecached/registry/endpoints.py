@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
 
 from yarl import URL
 
@@ -16,6 +16,8 @@ _DOCKER_HUB_SERVER: Final = "registry-1.docker.io"
 _HTTPS_PORT: Final = 443
 
 CAPABILITIES: Final = frozenset({"pull", "resolve"})
+
+Source = Literal["registry", "mirror"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +45,7 @@ class Endpoint:
         return authority(self.base)
 
     @property
-    def source(self) -> str:
+    def source(self) -> Source:
         """``registry`` or ``mirror``: what bytes from here are counted as."""
         return "mirror" if self.namespace else "registry"
 

@@ -18,7 +18,7 @@ from imagecached.oci.parse import MAX_CONFIG_BYTES, MAX_MANIFEST_BYTES, parse_co
 from imagecached.oci.platform import Platform
 from imagecached.oci.reference import Reference
 from imagecached.registry.answers import redacted
-from imagecached.registry.endpoints import Endpoint
+from imagecached.registry.endpoints import Endpoint, Source
 from imagecached.registry.exchange import Exchange
 
 _ACCEPT: Final = {"Accept": ACCEPT_MANIFESTS}
@@ -26,7 +26,7 @@ _DEEPEST: Final = 3  # indexes inside indexes
 _MOST_LOOKS: Final = 64  # manifests to read before one fits
 _CONTENT_DIGEST: Final = "Docker-Content-Digest"
 
-OnSource = Callable[[str, int], None]
+OnSource = Callable[[Source, int], None]
 
 
 @dataclass(frozen=True, slots=True)

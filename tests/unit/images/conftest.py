@@ -50,10 +50,16 @@ def policy() -> StorePolicy:
 
 
 @pytest.fixture
-async def bench(tmp_path: Path, policy: StorePolicy) -> AsyncIterator[Bench]:
+def certs(tmp_path: Path) -> Path:
+    """The folder of hosts.toml files."""
+    return tmp_path / "certs.d"
+
+
+@pytest.fixture
+async def bench(tmp_path: Path, policy: StorePolicy, certs: Path) -> AsyncIterator[Bench]:
     """A store, a registry and the use case between them."""
     config = RegistryConfig(
-        certs_dirs=(),
+        certs_dirs=(certs,),
         patience=Patience(attempts=1, read_seconds=5),
         ranged=Ranged(connections=1),
     )

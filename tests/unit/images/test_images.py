@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import gzip
 import json
+from collections.abc import AsyncIterator
+from pathlib import Path
 
 import pytest
 
@@ -14,7 +16,7 @@ from imagecached.oci.chain import chain_ids
 from imagecached.oci.digest import Digest
 from imagecached.store import StorePolicy
 from tests.fakes import faults
-from tests.fakes.registry import LAYER, descriptor
+from tests.fakes.registry import LAYER, FakeRegistry, descriptor
 from tests.unit.images.conftest import Bench, layer
 
 
@@ -98,7 +100,7 @@ async def test_one_flight_per_layer(bench: Bench) -> None:
     bench.fake.script(f"/v2/one/blobs/{digest}", faults.gated(gate, after=100))
     bench.fake.script(f"/v2/two/blobs/{digest}", faults.gated(gate, after=100))
     pulls = [bench.images.pull(bench.name(f"{name}:1")) for name in ("one", "two")]
-    while not all(pull.progress().layers for pull in pulls) or bench.images.waiting()[1] > 1:
+    while not all(pull.progress().layers for pull in pulls):
         await asyncio.sleep(0)
     gate.set()
     for pull in pulls:
@@ -118,13 +120,26 @@ async def test_leaving_cancels_what_nobody_else_wants(bench: Bench) -> None:
     first.leave()
     with pytest.raises(asyncio.CancelledError):
         await first.wait()
-    assert bench.images.waiting() == (1, 1)
     assert len(bench.unfinished()) == 1
     second.leave()
     with pytest.raises(asyncio.CancelledError):
         await second.wait()
-    assert (bench.images.waiting(), bench.unfinished(), bench.store.layers()) == ((0, 0), [], ())
+    assert (bench.unfinished(), bench.store.layers()) == ([], ())
     await bench.images.pull(bench.name("demo:1")).wait()
+
+
+async def test_what_waits_for_its_turn_is_counted(bench: Bench) -> None:
+    """Layers beyond those fetched at once wait, and are counted as waiting."""
+    bench.fake.put_image("demo", "1", [layer(name) for name in "abcdef"])
+    gate = asyncio.Event()
+    for name in "abcdef":
+        bench.fake.always(f"/v2/demo/blobs/{Digest.of(layer(name))}", faults.gated(gate, after=100))
+    pull = bench.images.pull(bench.name("demo:1"))
+    while bench.images.waiting() != (0, 2):
+        await asyncio.sleep(0)
+    gate.set()
+    await pull.wait()
+    assert bench.images.waiting() == (0, 0)
 
 
 @pytest.mark.parametrize("fault", [faults.corrupt(), faults.resized(7), faults.resized(-7)])
@@ -194,3 +209,30 @@ class TestFullStore:
             await bench.images.pull(bench.name("demo:1")).wait()
         assert bench.blobs_asked() == 2
         assert (bench.unfinished(), bench.store.layers()) == ([], ())
+
+
+class TestMirror:
+    """Blobs that may come from a mirror first."""
+
+    @pytest.fixture
+    async def mirror(self, bench: Bench, certs: Path) -> AsyncIterator[FakeRegistry]:
+        async with FakeRegistry() as served:
+            folder = certs / bench.fake.address
+            folder.mkdir(parents=True)
+            (folder / "hosts.toml").write_text(
+                f'server = "{bench.fake.url}"\n[host."{served.url}"]\ncapabilities = ["pull"]\n'
+            )
+            yield served
+
+    async def test_what_a_mirror_got_wrong_is_asked_of_the_registry(
+        self, bench: Bench, mirror: FakeRegistry
+    ) -> None:
+        """Wrong bytes from a mirror are never published, and do not fail the pull."""
+        bench.fake.put_image("demo", "1", [layer("a")])
+        path = f"/v2/demo/blobs/{mirror.put_blob('demo', layer('a'))}"
+        mirror.always(path, faults.corrupt())
+        pull = bench.images.pull(bench.name("demo:1"))
+        await pull.wait()
+        assert len(mirror.asked(path)) == len(bench.fake.asked(path)) == 1
+        assert [each.done for each in pull.progress().layers] == [len(layer("a"))]
+        assert bench.unfinished() == []

@@ -9,19 +9,18 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
-from typing import Final, Literal
+from contextlib import aclosing
+from dataclasses import dataclass
 
 from imagecached.aio import Flights
+from imagecached.errors import Corrupt
 from imagecached.events import EventLog
+from imagecached.images.transfers import LayerTransfer, Pull, PullResult, Transfer, plan
 from imagecached.layers.limits import Limits
 from imagecached.layers.pipeline import write_layer
 from imagecached.oci.chain import chain_ids
 from imagecached.oci.digest import Digest
-from imagecached.oci.documents import Descriptor, Manifest
+from imagecached.oci.documents import Manifest
 from imagecached.oci.parse import parse_manifest
 from imagecached.oci.platform import Platform
 from imagecached.oci.reference import Reference
@@ -29,92 +28,9 @@ from imagecached.registry import Registry, Resolved
 from imagecached.store import ImageRecord, Layer, Store
 from imagecached.telemetry import Metrics
 
+__all__ = ["Images", "Pull", "PullResult", "PullSettings", "Transfer"]
+
 log = logging.getLogger(__name__)
-
-PullState = Literal["resolving", "fetching", "preparing", "ready", "failed"]
-LayerSource = Literal["present", "fetched", "shared"]
-PHASES: Final = ("resolve", "fetch", "prepare", "total")
-
-
-@dataclass(slots=True)
-class LayerTransfer:
-    """One layer of one pull. ``size`` and ``done`` count bytes of the blob.
-
-    ``source``: here before the pull, fetched by it, or by another pull that it shared a flight with; None
-    while not known.
-    """
-
-    blob: Descriptor
-    diff_id: Digest
-    source: LayerSource | None = None
-    done: int = 0
-
-    @property
-    def digest(self) -> Digest:
-        return self.blob.digest
-
-    @property
-    def size(self) -> int:
-        return self.blob.size
-
-
-@dataclass(slots=True)
-class Transfer:
-    """How far a pull is; read at any time, written by the pull alone. ``seconds``: by phase."""
-
-    image: str
-    state: PullState = "resolving"
-    layers: list[LayerTransfer] = field(default_factory=list)
-    seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(PHASES, 0.0))
-
-    def begin(self) -> None:
-        """Forget an earlier try that was cancelled."""
-        self.state, self.layers, self.seconds = "resolving", [], dict.fromkeys(PHASES, 0.0)
-
-    @contextmanager
-    def phase(self, name: str) -> Iterator[None]:
-        """Add the time of the body to ``seconds[name]``."""
-        began = time.monotonic()
-        try:
-            yield
-        finally:
-            self.seconds[name] += time.monotonic() - began
-
-    def bytes_from(self, *sources: LayerSource) -> int:
-        """Bytes of the blobs that came from ``sources``."""
-        return sum(layer.size for layer in self.layers if layer.source in sources)
-
-
-@dataclass(frozen=True, slots=True)
-class PullResult:
-    """The image that is now present."""
-
-    manifest_digest: Digest
-    chain_id: Digest
-
-
-class Pull:
-    """One caller's part in a pull."""
-
-    def __init__(self, transfer: Transfer, task: asyncio.Task[PullResult | Exception]) -> None:
-        self._transfer = transfer
-        self._task = task
-
-    def progress(self) -> Transfer:
-        """How far it is, at any time, after the end as well."""
-        return self._transfer
-
-    async def wait(self) -> PullResult:
-        """The result, or the error of the pull. Cancelling the wait alone does not leave."""
-        await asyncio.wait([self._task])
-        outcome = self._task.result()
-        if isinstance(outcome, Exception):
-            raise outcome
-        return outcome
-
-    def leave(self) -> None:
-        """This caller wants it no more; nobody else wanting it either cancels it. Harmless after the end."""
-        self._task.cancel()
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,14 +41,6 @@ class PullSettings:
     layers_at_once: int
     platform: Platform
     limits: Limits
-
-
-def plan(blobs: Sequence[Descriptor], diff_ids: Sequence[Digest]) -> list[LayerTransfer]:
-    """One transfer per distinct diffID, lowest first."""
-    transfers: dict[Digest, LayerTransfer] = {}
-    for blob, diff_id in zip(blobs, diff_ids, strict=True):
-        transfers.setdefault(diff_id, LayerTransfer(blob, diff_id))
-    return list(transfers.values())
 
 
 class Images:
@@ -161,8 +69,12 @@ class Images:
         self._transfers: dict[tuple[str, Platform], Transfer] = {}
 
     def waiting(self) -> tuple[int, int]:
-        """Pulls and layers that are under way or wait for their turn."""
-        return len(self._image_flights), len(self._layer_flights)
+        """Pulls and layers that wait for their turn."""
+        settings = self._settings
+        return (
+            max(0, len(self._image_flights) - settings.images_at_once),
+            max(0, len(self._layer_flights) - settings.layers_at_once),
+        )
 
     def pull(self, reference: str, platform: str | None = None) -> Pull:
         """Start or join a pull. InvalidInput for what is no reference or no platform."""
@@ -260,13 +172,28 @@ class Images:
         layer.done = layer.size
 
     async def _fetch(self, name: Reference, layer: LayerTransfer) -> Layer:
+        """Fetch and publish a layer; what a mirror got wrong is asked of the registry itself, once."""
+        layer.source = "fetched"
+        async with self._layer_slots:
+            try:
+                return await self._write(name, layer, mirrors=True)
+            except Corrupt as error:
+                if not await self._registry.mirrored(name):
+                    raise
+                log.warning("mirror sent wrong bytes", extra={"image": str(name), "error": str(error)})
+                layer.done = 0
+                return await self._write(name, layer, mirrors=False)
+
+    async def _write(self, name: Reference, layer: LayerTransfer, *, mirrors: bool) -> Layer:
         def advance(count: int) -> None:
             layer.done += count
 
-        layer.source = "fetched"
-        async with self._layer_slots, self._store.ingest(layer.diff_id) as ingest:
+        async with (
+            self._store.ingest(layer.diff_id) as ingest,
+            aclosing(self._registry.fetch(name, layer.blob, mirrors=mirrors)) as chunks,
+        ):
             info = await write_layer(
-                self._registry.fetch(name, layer.blob),
+                chunks,
                 ingest.fd,
                 blob=layer.blob,
                 diff_id=layer.diff_id,
