@@ -247,9 +247,21 @@ class Chain:
             return _Step(own)
         given = self._given(index, path)
         if given:
+            if given[1] == path and index == self.top:
+                self._look_up(given)
             return _Step(own, given, _take_all)
         above = parent_of(path)
         return _Step(own, (index, above) if above in self._noted(index).implicit else None, _take_group)
+
+    def _look_up(self, key: _Key) -> None:
+        """Learn from the merged view what else would have to be worked out down to the bottom.
+
+        ``key`` is in the uppermost of the parents that has this path; if that is visible, it is as unpacked.
+        """
+        index, path = key
+        seen = self.parents.lookup(path)
+        if seen and seen.entry.is_dir and seen.reader in (self.parent_seam, self.layer(index)):
+            self._known.setdefault(key, Attributes.of(seen.entry))
 
     def _given(self, index: int, path: bytes) -> _Key | None:
         """The directory of a lower layer whose attributes ``path`` gets, if there is one."""

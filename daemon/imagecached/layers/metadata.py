@@ -23,6 +23,7 @@ from imagecached.layers.node import Extent
 
 _PAGE_BYTES: Final = 64 << 10
 _PAGES: Final = 32
+_BLOCKS: Final = 1024
 _PATH_MAX: Final = 4096
 _CHUNK_BITS: Final = range(BLOCK_BITS, BLOCK_BITS + 32)
 _PREFIXES: Final = {
@@ -73,6 +74,7 @@ class Metadata:
         self._header = header
         self._name = name
         self._pages: dict[int, bytes] = {}
+        self._blocks: dict[tuple[int, int], list[tuple[bytes, int]]] = {}
 
     def entry(self, nid: int) -> Entry:
         """The inode at ``nid``."""
@@ -150,6 +152,15 @@ class Metadata:
 
     def names(self, directory: Entry, block: int) -> list[tuple[bytes, int]]:
         """The names and nids in one block of a directory, ``.`` and ``..`` among them."""
+        key = directory.nid, block
+        known = self._blocks.get(key)
+        if known is None:
+            if len(self._blocks) == _BLOCKS:
+                self._blocks.clear()
+            known = self._blocks[key] = self._names(directory, block)
+        return known
+
+    def _names(self, directory: Entry, block: int) -> list[tuple[bytes, int]]:
         raw = self._flat(directory.form, block * BLOCK, BLOCK)
         first = erofs.DIRENT.unpack_from(raw)[1] if len(raw) >= erofs.DIRENT_BYTES else 0
         if first % erofs.DIRENT_BYTES or not 0 < first <= len(raw):
