@@ -18,7 +18,7 @@ from imagecached.errors import Corrupt
 from imagecached.layers import erofs
 from imagecached.layers.attributes import OPAQUE
 from imagecached.layers.chunks import BLOCK, BLOCK_BITS, HOLE
-from imagecached.layers.layerfile import DATA_OFFSET, Header
+from imagecached.layers.layerheader import DATA_OFFSET, Header
 from imagecached.layers.node import Extent
 
 _PAGE_BYTES: Final = 64 << 10

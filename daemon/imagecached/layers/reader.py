@@ -17,7 +17,7 @@ from typing import Final, Self, TypeVar
 from imagecached.errors import Corrupt
 from imagecached.layers import erofs
 from imagecached.layers.chunks import BLOCK
-from imagecached.layers.layerfile import Header, read_header, read_notes
+from imagecached.layers.layerheader import Header, read_header, read_notes
 from imagecached.layers.limits import shown
 from imagecached.layers.metadata import Entry, Metadata
 from imagecached.layers.node import Extent
