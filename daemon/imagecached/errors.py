@@ -18,7 +18,9 @@ secret.
 
 from __future__ import annotations
 
-from typing import ClassVar
+TYPE_CHECKING = False  # importing typing would take the client longer than all of its work
+if TYPE_CHECKING:
+    from typing import ClassVar
 
 
 class ImagecachedError(Exception):

@@ -5,7 +5,9 @@ Part of the stable surface.
 
 from __future__ import annotations
 
-from typing import Final
+TYPE_CHECKING = False  # importing typing would take the client longer than all of its work
+if TYPE_CHECKING:
+    from typing import Final
 
 DONE: Final = 0
 FAILED: Final = 1

@@ -1,8 +1,13 @@
-"""``imagecachectl``: the client. Talks HTTP over the daemon's unix socket with the standard library.
+"""``imagecachectl``: the client. Talks HTTP over the daemon's unix socket, and to nothing else.
 
-``program`` owns argv and exit codes; ``images``, ``use`` and ``upkeep`` hold the commands; ``client``
-asks the daemon; ``output`` and ``progress`` show. Invariants: answers go to standard output, everything
-else to standard error; nothing is imported before it is needed, because people wait for every start.
+``commands`` is the table of what can be typed, ``arguments`` reads argv by it, ``usage`` explains it;
+``program`` owns exit codes; ``images``, ``use`` and ``upkeep`` hold the commands; ``client`` asks the
+daemon over ``connection`` in ``wire``'s JSON; ``output`` and ``progress`` show; ``runtime`` runs runc.
+
+Invariants: answers go to standard output, everything else to standard error. Nothing is imported before
+it is needed, because people wait for every start: on the way of a pull neither ``typing`` nor ``re`` nor
+what imports them, which includes ``dataclasses``, ``contextlib`` and ``collections.abc``. Types are
+imported for the type checker alone.
 """
 
 from __future__ import annotations

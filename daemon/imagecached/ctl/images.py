@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, Final
-
-import click
-
-from imagecached.ctl.client import Daemon, error_of
+from imagecached.ctl.client import error_of
 from imagecached.ctl.output import age, print_document, print_fields, print_table, seconds, short, size
-from imagecached.ctl.program import complain, daemon, form, output_option
+from imagecached.ctl.program import complain
 from imagecached.ctl.progress import display
 from imagecached.errors import NotFound
 from imagecached.exits import DONE, EXIT_CODES
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from typing import Any, Final
+
+    from imagecached.ctl.client import Daemon
+    from imagecached.ctl.program import Call
 
 _PULLED: Final = ("NAME", "PHASE", "PROGRESS", "DOWNLOADED", "REUSED", "RESOLVE", "FETCH", "PREPARE", "TOTAL")
 _PHASES: Final = ("resolve", "fetch", "prepare", "total")
@@ -30,18 +33,13 @@ def pull_images(
     raise error_of({"message": "the daemon ended the pull without a result"})
 
 
-@click.command()
-@click.argument("images", nargs=-1, required=True, metavar="IMAGE...")
-@click.option("--platform", default="", metavar="OS/ARCH[/VARIANT]", help="Instead of this host's.")
-@click.option("-q", "--quiet", is_flag=True, help="No progress.")
-@output_option
-def pull(images: tuple[str, ...], platform: str, *, quiet: bool) -> int:
-    """Make images ready."""
-    ended = pull_images(daemon(), images, platform, quiet=quiet)
-    if form() == "table":
+def pull(call: Call, *, images: Sequence[str], platform: str, quiet: bool) -> int:
+    """The exit code is of the first image that failed."""
+    ended = pull_images(call.daemon, images, platform, quiet=quiet)
+    if call.form == "table":
         print_table(_PULLED, [_pulled_row(image) for image in ended])
     else:
-        print_document({"images": ended}, form())
+        print_document({"images": ended}, call.form)
     failed = [image for image in ended if image["state"] == "failed"]
     for image in failed:
         complain(f"{image['image']}: {image['error']['message']}")
@@ -56,27 +54,23 @@ def _pulled_row(image: Mapping[str, Any]) -> tuple[str, ...]:
     return (image["image"], "Ready", "100%", downloaded, reused, *phases)
 
 
-@click.command()
-@click.argument("kind", type=click.Choice(["images", "snapshots", "layers"]))
-@click.argument("name", required=False)
-@output_option
-def get(kind: str, name: str | None) -> None:
-    """What is there: all of a kind, or one by its name or (the beginning of) its digest."""
+def get(call: Call, *, kind: str, name: str | None) -> None:
+    """What is there: all of ``kind``, or one by its name or (the beginning of) its digest."""
     if kind == "images" and name:
-        items = [daemon().get("/v1/images/describe", name=name)["image"]]
+        items = [call.daemon.get("/v1/images/describe", name=name)["image"]]
     else:
-        items = daemon().get(f"/v1/{kind}")[kind]
+        items = call.daemon.get(f"/v1/{kind}")[kind]
     if kind != "images" and name:
         items = [
             item for item in items if _begins(item["chain_id" if kind == "snapshots" else "diff_id"], name)
         ]
         if not items:
             raise NotFound(f"no {kind[:-1]} {name}")
-    if form() == "table":
+    if call.form == "table":
         head, row = _TABLES[kind]
         print_table(head, [row(item) for item in items])
     else:
-        print_document(items[0] if name and len(items) == 1 else {kind: items}, form())
+        print_document(items[0] if name and len(items) == 1 else {kind: items}, call.form)
 
 
 def _begins(digest: str, name: str) -> bool:
@@ -108,14 +102,11 @@ _TABLES: Final = {
 }
 
 
-@click.command()
-@click.argument("image")
-@output_option
-def describe(image: str) -> None:
-    """One image: layers, sizes, how each was obtained, where the time went, events."""
-    answer = daemon().get("/v1/images/describe", name=image)
-    if form() != "table":
-        print_document(answer, form())
+def describe(call: Call, *, image: str) -> None:
+    """All that is known of one image."""
+    answer = call.daemon.get("/v1/images/describe", name=image)
+    if call.form != "table":
+        print_document(answer, call.form)
         return
     found = answer["image"]
     print_fields(
@@ -167,15 +158,7 @@ def facts(event: Mapping[str, Any]) -> str:
     return " ".join(f"{name}={value}" for name, value in plain.items())
 
 
-@click.command()
-@click.argument("images", nargs=-1, required=True, metavar="IMAGE...")
-def rm(images: tuple[str, ...]) -> None:
-    """Forget images. gc frees the disk; running containers keep what they use."""
+def rm(call: Call, *, images: Sequence[str]) -> None:
+    """Forget images; the first that is not here ends it."""
     for image in images:
-        daemon().delete("/v1/images", name=image)
-
-
-def add_to(program: click.Group) -> None:
-    """Add this module's commands."""
-    for command in (pull, get, describe, rm):
-        program.add_command(command)
+        call.daemon.delete("/v1/images", name=image)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import time
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Final, Literal
 
-Form = Literal["table", "json", "yaml"]
-FORMS: Final = ("table", "json", "yaml")
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+    from typing import Any, Final, Literal
+
+    Form = Literal["table", "json", "yaml"]
 
 _UNITS: Final = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
 _STEPS: Final = ((86400, "d"), (3600, "h"), (60, "m"), (1, "s"))
@@ -22,12 +23,16 @@ def print_document(document: Mapping[str, Any], form: Form) -> None:
 
         print(yaml.safe_dump(dict(document), sort_keys=False, explicit_start=True), end="")
     else:
+        import json
+
         print(json.dumps(document, indent=2, ensure_ascii=False))
 
 
 def print_line(document: Mapping[str, Any], form: Form) -> None:
     """One of many documents: a line of JSON, or a document of a YAML stream."""
     if form == "json":
+        import json
+
         print(json.dumps(document, ensure_ascii=False), flush=True)
     else:
         print_document(document, form)

@@ -1,93 +1,100 @@
-"""The command line of ``imagecachectl``: options, exit codes, what is said when something fails."""
+"""``imagecachectl`` from argv to exit code, and what is said when something fails."""
 
 from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Sequence
-from typing import Any, Final, TypeVar, cast
 
-import click
-
-from imagecached.ctl.client import Daemon
-from imagecached.ctl.output import FORMS, Form
+from imagecached.ctl.arguments import PROGRAM, HelpWanted, UsageError
+from imagecached.ctl.commands import COMMANDS, DEFAULT_SOCKET, SOCKET_VARIABLE
+from imagecached.ctl.commands import PROGRAM as PROGRAM_COMMAND
 from imagecached.errors import ImagecachedError
 from imagecached.exits import DONE, EXIT_CODES, FAILED, INTERRUPTED, USAGE
 
-DEFAULT_SOCKET: Final = "/run/imagecached/imagecached.sock"
-_FORM: Final = "imagecached.form"
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from typing import Any
 
-F = TypeVar("F", bound=Callable[..., Any])
-
-
-def _set_form(context: click.Context, _: click.Parameter, value: str | None) -> None:
-    if value is not None:
-        context.meta[_FORM] = value
+    from imagecached.ctl.client import Daemon
+    from imagecached.ctl.output import Form
 
 
-output_option: Final[Callable[[F], F]] = click.option(
-    "-o",
-    "--output",
-    type=click.Choice(FORMS),
-    expose_value=False,
-    callback=_set_form,
-    help="How to print the answer; table by default.",
-)
+class Call:
+    """What every command gets: ``daemon``, which it talks to, and ``form``, in which it answers."""
 
+    __slots__ = ("daemon", "form")
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
-@click.option(
-    "--socket",
-    default=DEFAULT_SOCKET,
-    envvar="IMAGECACHED_DAEMON__SOCKET",
-    show_default=True,
-    show_envvar=True,
-    help="The daemon's unix socket.",
-)
-@output_option
-@click.pass_context
-def program(context: click.Context, socket: str) -> None:
-    """Container images, ready in milliseconds."""
-    context.obj = Daemon(socket)
-
-
-def daemon() -> Daemon:
-    """The daemon that the command talks to."""
-    return cast(Daemon, click.get_current_context().obj)
-
-
-def form() -> Form:
-    """What ``-o`` said, before or behind the command."""
-    return cast(Form, click.get_current_context().meta.get(_FORM, "table"))
+    def __init__(self, daemon: Daemon, form: Form) -> None:
+        self.daemon = daemon
+        self.form = form
 
 
 def complain(message: str) -> None:
     """One line on standard error."""
-    print(f"imagecachectl: {message}", file=sys.stderr)
+    print(f"{PROGRAM}: {message}", file=sys.stderr)
 
 
 def run(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; the exit code."""
-    from imagecached.ctl import images, upkeep, use  # they add their commands to ``program``
-
-    for module in (images, use, upkeep):
-        module.add_to(program)
     try:
-        code = program.main(arguments, prog_name="imagecachectl", standalone_mode=False)
-        sys.stdout.flush()
+        code = _perform(sys.argv[1:] if arguments is None else arguments)
+        if sys.stdout:
+            sys.stdout.flush()
+        return code
+    except HelpWanted as wanted:
+        from imagecached.ctl.usage import explain
+
+        print(explain(wanted.command))
+        return DONE
+    except UsageError as error:
+        complain(f"{error.command.name}: {error}" if error.command.name else str(error))
+        print(f"{error.command.usage()}   (-h explains)", file=sys.stderr)
+        return USAGE
     except ImagecachedError as error:
         complain(str(error))
         return EXIT_CODES[error.kind]
-    except click.UsageError as error:
-        error.show()
-        return USAGE
-    except click.ClickException as error:
-        error.show()
-        return FAILED
-    except click.Abort:
+    except KeyboardInterrupt:
+        print(file=sys.stderr)  # behind the ^C that the terminal shows
         complain("interrupted")
         return INTERRUPTED
     except BrokenPipeError:  # the reader of our output has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _silence()
         return FAILED
-    return code if isinstance(code, int) else DONE
+    except OSError as error:
+        complain(str(error))
+        _silence()
+        return FAILED
+
+
+def _perform(arguments: Sequence[str]) -> int:
+    before = PROGRAM_COMMAND.read(_text(arguments))
+    name, *rest = before["words"]
+    command = COMMANDS.get(name)
+    if command is None:
+        raise UsageError(PROGRAM_COMMAND, f"no such command: {name}")
+    values = command.read(rest)
+    form: Form = values.pop("output", None) or before["output"] or "table"
+    socket = before["socket"] or os.environ.get(SOCKET_VARIABLE) or DEFAULT_SOCKET
+    from imagecached.ctl.client import Daemon
+
+    return _function(command.module, name)(Call(Daemon(socket), form), **values) or DONE
+
+
+def _text(arguments: Sequence[str]) -> Sequence[str]:
+    try:
+        "".join(arguments).encode()
+    except UnicodeEncodeError:
+        raise UsageError(PROGRAM_COMMAND, "arguments must be UTF-8") from None
+    return arguments
+
+
+def _function(module: str, name: str) -> Callable[..., int | None]:
+    """The function of command ``name``; no other module of commands is imported."""
+    found: Any = __import__(f"imagecached.ctl.{module}", fromlist=[name])
+    return getattr(found, name)  # type: ignore[no-any-return]
+
+
+def _silence() -> None:
+    """Standard output takes no more: neither may the interpreter try at its end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

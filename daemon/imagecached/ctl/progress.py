@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final, TextIO
 
 from imagecached.ctl.output import percent, size
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from types import TracebackType
+    from typing import Any, Final, Self, TextIO
+
     from rich.progress import TaskID
 
 _LINE_SECONDS: Final = 2.0
 
 
-class Silent(AbstractContextManager["Silent"]):
-    """Shows nothing."""
+class Silent:
+    """Shows nothing, for the length of a ``with`` body."""
+
+    def __enter__(self) -> Self:
+        return self
 
     def show(self, progress: Mapping[str, Any]) -> None:
         """Take note of one image's progress."""
@@ -75,7 +79,7 @@ class Bars(Silent):
             console=Console(stderr=True),
         )
 
-    def __enter__(self) -> Bars:
+    def __enter__(self) -> Self:
         self._progress.start()
         return self
 

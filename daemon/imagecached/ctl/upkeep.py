@@ -2,34 +2,33 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
-from typing import Any, Final
-
-import click
 
 from imagecached import __version__
-from imagecached.ctl.client import Daemon, NoDaemon
+from imagecached.ctl import wire
+from imagecached.ctl.client import NoDaemon
 from imagecached.ctl.images import facts, print_events
 from imagecached.ctl.output import percent, print_document, print_line, print_table, size
-from imagecached.ctl.program import daemon, form, output_option
 from imagecached.errors import AccessDenied, ImagecachedError
 from imagecached.exits import DONE, EXIT_CODES, FAILED
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from typing import Any, Final
+
+    from imagecached.ctl.client import Daemon
+    from imagecached.ctl.program import Call
 
 _GONE: Final = ("images", "snapshots", "layers", "orphans")
 
 
-@click.command()
-@click.option("--dry-run", is_flag=True, help="Only say what would go.")
-@output_option
-def gc(*, dry_run: bool) -> None:
+def gc(call: Call, *, dry_run: bool) -> None:
     """Free what nothing uses; above the high watermark also images, least recently used first."""
-    answer = daemon().post("/v1/gc", {"dry_run": dry_run})
-    if form() != "table":
-        print_document(answer, form())
+    answer = call.daemon.post("/v1/gc", {"dry_run": dry_run})
+    if call.form != "table":
+        print_document(answer, call.form)
         return
     rows = [(kind[:-1], subject) for kind in _GONE for subject in answer[kind]]
     if rows:
@@ -37,14 +36,11 @@ def gc(*, dry_run: bool) -> None:
     print(f"{'Would free' if dry_run else 'Freed'} {size(answer['freed_bytes'])}.")
 
 
-@click.command()
-@click.option("--repair", is_flag=True, help="Drop what is corrupt and mark its images.")
-@output_option
-def fsck(*, repair: bool) -> int:
+def fsck(call: Call, *, repair: bool) -> int:
     """Verify every file against its digest. Exit code 5 if a fault remains."""
-    report = _checked(daemon(), repair=repair)
-    if form() != "table":
-        print_document({key: report[key] for key in ("faults", "files", "bytes")}, form())
+    report = _checked(call.daemon, repair=repair)
+    if call.form != "table":
+        print_document({key: report[key] for key in ("faults", "files", "bytes")}, call.form)
     else:
         _print_report(report)
     return EXIT_CODES["corrupt"] if any(not fault["repaired"] for fault in report["faults"]) else DONE
@@ -82,16 +78,14 @@ def _print_report(report: Mapping[str, Any]) -> None:
     print(f"Verified {report['files']} files, {size(report['bytes'])}. Faults: {faults}.")
 
 
-@click.command()
-@output_option
-def doctor() -> int:
+def doctor(call: Call) -> int:
     """Can this host do it, and what to do if not. Works without a daemon, as root."""
     try:
-        diagnosis = daemon().get("/v1/doctor")
+        diagnosis = call.daemon.get("/v1/doctor")
     except NoDaemon:
-        diagnosis = _examined_here(daemon().path)
-    if form() != "table":
-        print_document(diagnosis, form())
+        diagnosis = _examined_here(call.daemon.path)
+    if call.form != "table":
+        print_document(diagnosis, call.form)
     else:
         _print_findings(diagnosis["findings"])
     return FAILED if any(finding["verdict"] == "fail" for finding in diagnosis["findings"]) else DONE
@@ -108,7 +102,7 @@ def _examined_here(socket: str) -> dict[str, Any]:
     ended = run(command, stdout=PIPE, check=False)
     if ended.returncode != DONE:
         raise ImagecachedError("this host could not be examined")
-    return dict(json.loads(ended.stdout))
+    return dict(wire.decode(ended.stdout))
 
 
 def _print_findings(findings: Sequence[Mapping[str, Any]]) -> None:
@@ -122,44 +116,35 @@ def _print_findings(findings: Sequence[Mapping[str, Any]]) -> None:
             print(fill(f"→ {finding['advice']}", 110, initial_indent=margin, subsequent_indent=f"{margin}  "))
 
 
-@click.command()
-@click.option("-f", "--follow", is_flag=True, help="Wait for more.")
-@click.option(
-    "--since", type=click.IntRange(0), default=0, metavar="NUMBER", help="Only events after this number."
-)
-@output_option
-def events(*, follow: bool, since: int) -> None:
+def events(call: Call, *, follow: bool, since: int) -> None:
     """What happened lately, oldest first."""
-    lines = daemon().follow("/v1/events", follow=follow, since=since)
-    if form() == "table" and not follow:
+    lines = call.daemon.follow("/v1/events", follow=follow, since=since)
+    if call.form == "table" and not follow:
         print_events(list(lines))
         return
     for event in lines:
         del event["type"]
-        if form() == "table":
+        if call.form == "table":
             print(
                 f"{event['time'][:19]}Z  {event['kind']}  {event['subject'] or '-'}  {facts(event)}".rstrip(),
                 flush=True,
             )
         else:
-            print_line(event, form())
+            print_line(event, call.form)
 
 
-@click.command()
-@output_option
-def version() -> None:
+def version(call: Call) -> None:
     """Of this program, and of the daemon if it runs."""
-    answer: dict[str, Any] = {"client": __version__, "daemon": None}
-    with suppress(NoDaemon):
-        answer["daemon"] = daemon().get("/v1/version")["version"]
-    if form() != "table":
-        print_document(answer, form())
+    answer = {"client": __version__, "daemon": _version(call.daemon)}
+    if call.form != "table":
+        print_document(answer, call.form)
     else:
         print(f"imagecachectl {answer['client']}")
         print(f"imagecached {answer['daemon'] or 'does not run'}")
 
 
-def add_to(program: click.Group) -> None:
-    """Add this module's commands."""
-    for command in (gc, fsck, doctor, events, version):
-        program.add_command(command)
+def _version(asked: Daemon) -> str | None:
+    try:
+        return str(asked.get("/v1/version")["version"])
+    except NoDaemon:
+        return None

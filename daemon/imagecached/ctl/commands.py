@@ -1,0 +1,90 @@
+"""The commands of ``imagecachectl`` and what they take, as a table that names their modules."""
+
+from __future__ import annotations
+
+from os.path import realpath
+
+from imagecached.ctl.arguments import Argument, Command, Option, natural, one_of
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Final
+
+DEFAULT_SOCKET: Final = "/run/imagecached/imagecached.sock"
+SOCKET_VARIABLE: Final = "IMAGECACHED_DAEMON__SOCKET"
+FORMS: Final = ("table", "json", "yaml")
+KINDS: Final = ("images", "snapshots", "layers")
+
+_IMAGE: Final = Argument("image", "IMAGE")
+_IMAGES: Final = Argument("images", "IMAGE...")
+_DIRECTORY: Final = Argument("directory", "DIRECTORY", read=realpath)
+_OUTPUT: Final = Option(
+    "-o --output", "How to print the answer; table by default.", "table|json|yaml", read=one_of(*FORMS)
+)
+
+PROGRAM: Final = Command(
+    "", "", "Container images, ready in milliseconds.",
+    Option("--socket", f"The daemon's unix socket; ${SOCKET_VARIABLE}, or {DEFAULT_SOCKET}.", "PATH"),
+    _OUTPUT,
+    Argument("words", "COMMAND..."),
+    mixed=False,
+)  # fmt: skip
+"""What comes before the command; the command and what follows are its ``words``."""
+
+_COMMANDS: Final = (
+    Command(
+        "describe", "images", "One image: layers, sizes, how each was obtained, where the time went, events.",
+        _IMAGE, _OUTPUT,
+    ),
+    Command(
+        "doctor", "upkeep", "Can this host do it, and what to do if not. Works without a daemon, as root.",
+        _OUTPUT,
+    ),
+    Command(
+        "events", "upkeep", "What happened lately, oldest first.",
+        Option("-f --follow", "Wait for more."),
+        Option("--since", "Only events after this number.", "NUMBER", default=0, read=natural),
+        _OUTPUT,
+    ),
+    Command(
+        "fsck", "upkeep", "Verify every file against its digest. Exit code 5 if a fault remains.",
+        Option("--repair", "Drop what is corrupt and mark its images."), _OUTPUT,
+    ),
+    Command(
+        "gc", "upkeep",
+        "Free what nothing uses; above the high watermark also images, least recently used first.",
+        Option("--dry-run", "Only say what would go."), _OUTPUT,
+    ),
+    Command(
+        "get", "images", "What is there: all of a kind, or one by its name or (the beginning of) its digest.",
+        Argument("kind", "|".join(KINDS), read=one_of(*KINDS)), Argument("name", "[NAME]"), _OUTPUT,
+    ),
+    Command(
+        "mount", "use", "Mount an image's tree on an empty DIRECTORY; pulls the image if it is not here.",
+        _IMAGE, _DIRECTORY, Option("--read-write", "Allow changes, which umount drops."),
+    ),
+    Command(
+        "pull", "images", "Make images ready.",
+        _IMAGES,
+        Option("--platform", "Instead of this host's.", "OS/ARCH[/VARIANT]", default=""),
+        Option("-q --quiet", "No progress."),
+        _OUTPUT,
+    ),
+    Command(
+        "rm", "images", "Forget images. gc frees the disk; running containers keep what they use.",
+        _IMAGES,
+    ),
+    Command(
+        "run", "use", "Run a container of IMAGE and return its exit code; pulls the image if it is not here.",
+        _IMAGE,
+        Argument("command", "[COMMAND...]"),
+        Option("-e --env", "Over the image's environment.", "NAME=VALUE", many=True),
+        Option("-w --workdir", "Instead of the image's.", "DIR", default=""),
+        Option("-u --user", "Instead of the image's.", "USER[:GROUP]", default=""),
+        mixed=False,
+    ),
+    Command("umount", "use", "Undo a mount.", _DIRECTORY),
+    Command("version", "upkeep", "Of this program, and of the daemon if it runs.", _OUTPUT),
+)  # fmt: skip
+
+COMMANDS: Final = {command.name: command for command in _COMMANDS}
