@@ -18,6 +18,7 @@ from tests.support.rawtar import archive, directory, entry, gnu_long, hard_link,
 from tests.unit.layers.building import grown, layer_file, names
 from tests.unit.layers.test_sparse import FORMATS
 
+SPARSE_1_0 = {b"GNU.sparse.major": b"1", b"GNU.sparse.minor": b"0"}
 LIMITS = Limits(entries=2000, metadata_bytes=8 << 20, file_bytes=1 << 33, sparse_extents=2000)
 _TARS = sorted((tar for case in catalogue().values() for tar in case.tars if len(tar) < 40_000), key=len)
 _MEMBERS = sorted(
@@ -136,7 +137,7 @@ def test_nothing_gets_out_of_the_layer(
         archive(*[symlink(b"%d" % i, b"t" * 4000) for i in range(600)]),
         header(b"x", b"x", size=1 << 40),
         header(b"f", size=1 << 40),
-        pax({b"GNU.sparse.major": b"1", b"GNU.sparse.minor": b"0"}) + header(b"f", size=1 << 30) + b"1" * 999,
+        pax(SPARSE_1_0) + header(b"f", size=1 << 30) + b"1" * 4096,
         archive(*[FORMATS[1]([(k * 1000, 1) for k in range(300)], 1 << 32) for _ in range(8)]),
         archive(FORMATS[3]([], (1 << 33) + 1)),
         archive(*[FORMATS[1]([((k << 22) + 5, 1) for k in range(1900)], (1 << 33) - 1)]),
