@@ -21,7 +21,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, NamedTuple, Self
 
-from imagecached.errors import Corrupt
+from imagecached.errors import Corrupt, Unsupported
 from imagecached.layers import attributes
 from imagecached.layers.limits import shown
 from imagecached.layers.metadata import Entry
@@ -154,6 +154,17 @@ def _take_group(own: Attributes, source: Attributes) -> Attributes:
     return replace(own, gid=source.gid) if source.mode & stat.S_ISGID else own
 
 
+def _no_group(path: bytes) -> Callable[[Attributes, Attributes], Attributes]:
+    """As above, where the directory above has its entry later: nothing tells which of the two came first."""
+
+    def refuse(own: Attributes, source: Attributes) -> Attributes:
+        if source.mode & stat.S_ISGID:
+            raise Unsupported(f"directory {shown(path)}: no entry, in a late one that is set-group-ID below")
+        return own
+
+    return refuse
+
+
 def _keep_xattrs(own: Attributes, source: Attributes) -> Attributes:
     """As the entry of a directory that was made before is applied to it."""
     node = Node(own.mode, xattrs={**source.xattrs, **own.xattrs})
@@ -251,6 +262,8 @@ class Chain:
                 self._look_up(given)
             return _Step(own, given, _take_all)
         above = parent_of(path)
+        if above in self._noted(index).late:
+            return _Step(own, self._given(index, above), _no_group(path))
         return _Step(own, (index, above) if above in self._noted(index).implicit else None, _take_group)
 
     def _look_up(self, key: _Key) -> None:

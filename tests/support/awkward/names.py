@@ -89,6 +89,27 @@ def _parents() -> Layers:
             [directory(b"d/", 0o2775, gid=9)],
             [entry(b"d/e/x"), directory(b"d/f/")],
         ],
+        "parent-late-lower": [
+            [directory(b"d/", 0o711, uid=7, gid=9, xattrs={b"user.below": b"1", b"user.both": b"1"})],
+            [
+                entry(b"d/e/x"),
+                directory(b"d/", 0o700, mtime=44, xattrs={b"user.both": b"2", b"user.own": b"3"}),
+            ],
+        ],
+        "parent-late-lower-setgid": [
+            [directory(b"d/", 0o2775, gid=9)],
+            [entry(b"d/e/x"), directory(b"d/", 0o700)],
+        ],
+        "parent-late-lower-acl": [
+            [directory(b"d/", xattrs={b"system.posix_acl_access": _OTHER_ACL})],
+            [entry(b"d/x"), directory(b"d/", 0o705)],
+        ],
+        "parent-late-lower-twice": [
+            [directory(b"d/", xattrs={b"user.below": b"1"})],
+            [entry(b"d/x"), directory(b"d/", 0o705)],
+            [entry(b"d/y"), directory(b"d/", 0o706)],
+            [entry(b"d/z")],
+        ],
         "parent-missing-setgid-same-layer": [
             [directory(b"d/", 0o2775, gid=9), entry(b"d/e/x"), whiteout(b"d/n/x")]
         ],

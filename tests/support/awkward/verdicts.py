@@ -334,6 +334,7 @@ LEFT_OUT: Final = {
     "bottom-opaque-implicit-child": "opaque above a directory without entry",
     "bottom-opaque-root": "opaque above a directory without entry",
     "parent-missing-lower-acl": "a default ACL in a lower one",
+    "parent-late-lower-setgid": "in a late one that is set-group-ID below",
     "parent-missing-own-acl-below-default-acl": "a default ACL in a lower one",
     "xattr-acl-default-inherited-upper": "a default ACL in a lower one",
     "path-1500-deep": "more than 1024 depth",
