@@ -11,11 +11,10 @@ import shutil
 from collections.abc import AsyncIterator
 from pathlib import Path
 
-from imagecached.layers.seam import build_seam
-
 from imagecached.errors import Corrupt, Unsupported
 from imagecached.layers.limits import Limits
 from imagecached.layers.pipeline import write_layer
+from imagecached.layers.seam import build_seam
 from imagecached.mounts.mounter import Mounter
 from imagecached.oci.digest import Digest
 from imagecached.oci.documents import Descriptor

@@ -76,7 +76,7 @@ class Registry:
         return await self._resolver.digest(ref)
 
     async def mirrored(self, ref: Reference) -> bool:
-        """Whether blobs of ``ref`` may come from elsewhere than its registry. InvalidInput for a broken file."""
+        """Whether blobs of ``ref`` may come from elsewhere than its registry. InvalidInput: broken file."""
         return len(await self._exchange.endpoints(ref.registry, "pull")) > 1
 
     async def fetch(

@@ -251,9 +251,11 @@ JSON = st.recursive(
     max_leaves=8,
 )
 MEMBERS = st.sampled_from(
-    ["schemaVersion", "mediaType", "config", "layers", "manifests", "digest", "size", "platform", "os", "rootfs",
-     "diff_ids", "annotations", "Env", "Cmd", "Labels", "architecture", "artifactType", "fsLayers"]
-)  # fmt: skip
+    (
+        "schemaVersion mediaType config layers manifests digest size platform os rootfs diff_ids annotations "
+        "Env Cmd Labels architecture artifactType fsLayers"
+    ).split()
+)
 MUTATIONS = st.dictionaries(MEMBERS, JSON, max_size=4)
 
 
