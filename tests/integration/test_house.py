@@ -38,6 +38,13 @@ def test_every_dependency_is_locked() -> None:
         assert asked <= locked
 
 
+def test_the_client_is_installed_with_its_own_script() -> None:
+    """The one that pip makes of an entry point takes twice as long to start."""
+    installed = (Path(sys.executable).parent / "imagecachectl").read_text().splitlines()
+    assert installed[0].startswith("#!/")
+    assert installed[1:] == (PROJECT / "daemon/bin/imagecachectl").read_text().splitlines()[1:]
+
+
 @pytest.mark.parametrize(
     ("module", "statement", "contract"),
     [
