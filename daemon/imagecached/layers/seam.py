@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import enum
 import os
+import struct
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Final
@@ -37,6 +38,7 @@ from imagecached.oci.chain import chain_ids
 from imagecached.oci.digest import Digest
 
 _PIECE_BYTES: Final = 1 << 20
+_NO_NAMES: Final = (b"", b".", b"..")
 
 
 def build_seam(
@@ -54,26 +56,33 @@ def build_seam(
     Corrupt: the last layer cannot stand in this place, or links to what no layer below has; Unsupported;
     OutOfSpace; OSError.
     """
-    with Chain(layers, parent_seam) as chain:
-        seam = _Seam(chain)
-        seam.check_place()
-        seam.carry_over()
-        seam.add_directories()
-        seam.add_links()
-        if not seam.reasons:
-            return False
-        data_end = _copy_data(fd, seam.files, limits, check_space)
-        root = seam.tree()
-        write_image(
-            fd,
-            root,
-            seam.notes(),
-            data_end=data_end,
-            tar_bytes=0,
-            entries=seam.inodes,
-            limits=limits,
-            chain_id=_chain_id(chain),
-        )
+    try:
+        with Chain(layers, parent_seam) as chain:
+            return _build(chain, fd, limits, check_space)
+    except (ValueError, struct.error) as error:  # ACLs and numbers that no writer has let through
+        raise Corrupt(f"damaged layer file in the chain below {layers[-1].name}: {error}") from error
+
+
+def _build(chain: Chain, fd: int, limits: Limits, check_space: Callable[[int], None]) -> bool:
+    seam = _Seam(chain)
+    seam.check_place()
+    seam.carry_over()
+    seam.add_directories()
+    seam.add_links()
+    if not seam.reasons:
+        return False
+    data_end = _copy_data(fd, seam.files, limits, check_space)
+    root = seam.tree()
+    write_image(
+        fd,
+        root,
+        seam.notes(),
+        data_end=data_end,
+        tar_bytes=0,
+        entries=seam.inodes,
+        limits=limits,
+        chain_id=_chain_id(chain),
+    )
     return True
 
 
@@ -169,6 +178,8 @@ class _Seam:
             raise Corrupt(f"hard link {shown(note.paths[0])}: to {what}, {shown(note.target)}")
         target, found = place
         node = self._node(found)
+        if any(part in _NO_NAMES for path in note.paths for part in path.split(b"/")):
+            raise Corrupt(f"layer file: malformed path of a link to {shown(note.target)}")
         relink(node, note)
         self._linked.update(dict.fromkeys(note.paths, node))
         if self._cover(target) is _Cover.SHOWS:

@@ -7,7 +7,7 @@ import os
 import random
 import stat
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -402,6 +402,51 @@ def test_deep_paths_and_long_chains_are_no_recursion(tmp_path: Path) -> None:
     for number in range(100):
         long.add(file(f"d/{number}"))
     assert held(long.seam) == {"d": ("0o711", 0, 0)}
+
+
+NOBODY = b"\xff\xff\xff\xff"
+
+
+@pytest.mark.parametrize("seed", range(100))
+def test_damaged_layers_give_corrupt_and_nothing_else(chain: Chain, seed: int) -> None:
+    """Bytes changed in metadata or notes of any layer or of the parent's seam: a seam, or a refusal."""
+    source = random.Random(seed)
+    acl = b"\x02\0\0\0" + b"".join(
+        tag + b"\0\7\0" + who
+        for tag, who in (
+            (b"\1", NOBODY),
+            (b"\2", bytes(4)),
+            (b"\4", NOBODY),
+            (b"\x10", NOBODY),
+            (b"\x20", NOBODY),
+        )
+    )
+    chain.add(
+        *BASE,
+        file("f", b"f" * 600),
+        symlink("l", "home"),
+        directory("a", xattrs={"system.posix_acl_access": acl}),
+    )
+    chain.add(file("home/app/x"), hardlink("g", "f"), file("a/x"), directory("a"))
+    third = layer_file(
+        chain.layers[0].parent / "third",
+        file("home/y"),
+        hardlink("tmp/h", "g"),
+        file("a/y"),
+        directory("a"),
+        file("l/x"),
+    )
+    chain.layers.append(third)
+    victim = source.choice(chain.lowers)
+    with LayerReader(victim) as reader:
+        area = source.choice([reader.header.image, reader.header.notes])
+    raw = bytearray(victim.read_bytes())
+    for _ in range(source.choice((1, 2, 8))):
+        at = source.randrange(area.offset, area.end)
+        raw[at] = source.choice((0, 0xFF, raw[at] ^ 1 << source.randrange(8), source.randrange(256)))
+    victim.write_bytes(raw)
+    with suppress(Corrupt, Unsupported):
+        chain.sew()
 
 
 # A model of unpacking: every layer into a directory of its own, parents made as containerd makes them
