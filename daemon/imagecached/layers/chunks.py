@@ -33,48 +33,73 @@ class Copy:
 
 
 @dataclass(slots=True)
-class Layout:
-    """The chunks of one file. ``moved`` maps chunk → byte offset in the area of realigned chunks."""
+class _Chunks:
+    """The chunks of one file, worked out."""
 
-    bits: int  # log2 of the chunk size
-    blocks: array[int]  # block address per chunk, HOLE; realigned ones still HOLE
-    moved: dict[int, int]
+    blocks: array[int]  # block address per chunk, HOLE; of realigned ones too
+    moved: dict[int, int]  # realigned chunk → its byte offset in the area
     copies: list[Copy]
+    used: int  # bytes of the area taken
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """The chunks of one file. They are worked out whenever asked for: a layer may hold many such files."""
+
+    size: int
+    extents: list[Extent]
+    bits: int  # log2 of the chunk size
+    start: int  # where its realigned chunks begin in the area
+    stop: int
 
     @property
     def map_bytes(self) -> int:
         """Size of the block map behind the inode."""
-        return 4 * len(self.blocks)
+        return 4 * -(-self.size >> self.bits)
+
+    def copies(self) -> list[Copy]:
+        """What to put into the area."""
+        if self.start == self.stop:
+            return []
+        return _work_out(self.size, self.extents, self.bits, self.start, self.stop).copies
 
     def encoded(self, area: int) -> bytes:
         """The block map, with the area of realigned chunks at byte ``area`` of the layer file."""
-        blocks = self.blocks[:]
-        for chunk, offset in self.moved.items():
-            blocks[chunk] = (area + offset) >> BLOCK_BITS
+        chunks = _work_out(self.size, self.extents, self.bits, self.start, self.stop)
+        for chunk, offset in chunks.moved.items():
+            chunks.blocks[chunk] = (area + offset) >> BLOCK_BITS
         if sys.byteorder == "big":
-            blocks.byteswap()
-        return blocks.tobytes()
+            chunks.blocks.byteswap()
+        return chunks.blocks.tobytes()
 
 
-def plan(size: int, extents: list[Extent], used: int, most: int) -> tuple[Layout, int]:
-    """Lay out a file of ``size`` > 0 bytes. ``used``: bytes of the area taken before; returned: after.
+def plan(size: int, extents: list[Extent], used: int, most: int, beside: int = 0) -> Layout:
+    """Lay out a file of ``size`` > 0 bytes. ``used``: bytes of the area taken by other files.
 
-    Corrupt when map and realigned chunks would take more than ``most`` bytes.
+    Corrupt when its map, the area with its realigned chunks, and ``beside`` are more than ``most`` bytes.
     """
     bits = _chunk_bits(size, extents)
-    chunks = -(-size >> bits)
-    if 4 * chunks + used > most:
-        raise Corrupt(
-            f"sparse file of {size} bytes in {len(extents)} pieces: more than {most} metadata bytes"
-        )
-    layout = Layout(bits, array("I", [HOLE]) * chunks, {}, [])
-    for logical, length, offset in extents:
-        used = _place(layout, size, (logical, length, offset), used)
-        if 4 * chunks + used > most:
-            raise Corrupt(
-                f"sparse file of {size} bytes in {len(extents)} pieces: more than {most} metadata bytes"
-            )
-    return layout, used
+    room = most - beside - 4 * -(-size >> bits)
+    if room < used:
+        raise _too_much(size, extents, most)
+    chunks = _work_out(size, extents, bits, used, room)
+    if chunks.used > room:
+        raise _too_much(size, extents, most)
+    return Layout(size, extents, bits, used, chunks.used)
+
+
+def _too_much(size: int, extents: list[Extent], most: int) -> Corrupt:
+    return Corrupt(f"sparse file of {size} bytes in {len(extents)} pieces: more than {most} metadata bytes")
+
+
+def _work_out(size: int, extents: list[Extent], bits: int, used: int, room: int) -> _Chunks:
+    """Place all pieces; stops early when more than ``room`` bytes of the area are taken."""
+    chunks = _Chunks(array("I", [HOLE]) * -(-size >> bits), {}, [], used)
+    for extent in extents:
+        _place(chunks, bits, size, extent)
+        if chunks.used > room:
+            break
+    return chunks
 
 
 def _chunk_bits(size: int, extents: list[Extent]) -> int:
@@ -94,20 +119,18 @@ def _chunk_bits(size: int, extents: list[Extent]) -> int:
     return best
 
 
-def _place(layout: Layout, size: int, extent: Extent, used: int) -> int:
-    """Put one piece into the map; returns the bytes of the area taken then."""
+def _place(chunks: _Chunks, bits: int, size: int, extent: Extent) -> None:
+    """Put one piece into the map: whole chunks where they lie, the others by copying."""
     logical, length, offset = extent
-    bits = layout.bits
-    chunk_bytes = 1 << bits
     end = logical + length
     first = -(-logical >> bits)  # first chunk that begins inside
-    last = len(layout.blocks) if end == size else end >> bits  # behind the last that ends inside
+    last = len(chunks.blocks) if end == size else end >> bits  # behind the last that ends inside
     straight = offset + (first << bits) - logical
     if first >= last or straight % BLOCK:
-        first = last = end  # none is usable where it lies
+        first = last = len(chunks.blocks)  # none is usable where it lies
     else:
-        block, step = straight >> BLOCK_BITS, chunk_bytes >> BLOCK_BITS
-        layout.blocks[first:last] = array("I", range(block, block + (last - first) * step, step))
+        block, step = straight >> BLOCK_BITS, 1 << bits >> BLOCK_BITS
+        chunks.blocks[first:last] = array("I", range(block, block + (last - first) * step, step))
     at = logical
     while at < end:
         chunk = at >> bits
@@ -115,12 +138,11 @@ def _place(layout: Layout, size: int, extent: Extent, used: int) -> int:
             at = last << bits
             continue
         until = min(end, (chunk + 1) << bits)
-        if chunk not in layout.moved:
-            layout.moved[chunk] = used
-            used += -(-min(chunk_bytes, size - (chunk << bits)) >> BLOCK_BITS) << BLOCK_BITS
-        _copy(layout.copies, offset + at - logical, until - at, layout.moved[chunk] + at - (chunk << bits))
+        if chunk not in chunks.moved:
+            chunks.moved[chunk] = chunks.used
+            chunks.used += (min(1 << bits, size - (chunk << bits)) + BLOCK - 1) & -BLOCK
+        _copy(chunks.copies, offset + at - logical, until - at, chunks.moved[chunk] + at - (chunk << bits))
         at = until
-    return used
 
 
 def _copy(copies: list[Copy], source: int, length: int, to: int) -> None:

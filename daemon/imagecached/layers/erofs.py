@@ -93,7 +93,7 @@ class Plan:
     def copies(self) -> Iterator[chunks.Copy]:
         """What to put into the area of realigned chunks."""
         for layout in self.sparse.values():
-            yield from layout.copies
+            yield from layout.copies()
 
     def encode(self, base: int, realigned: int) -> Iterator[bytes]:
         """The area in pieces, for a file with it at ``base`` and realigned chunks at ``realigned``."""
@@ -104,8 +104,8 @@ class Plan:
             place = node.nid << NID_BITS
             if place != at:
                 parts.append(_ZEROS[: place - at])
-            if node.mode >> 12 == _REGULAR and node not in self.xattrs and node not in self.sparse:
-                part = _pack(node, serial, FLAT_PLAIN, 0, node.size, _block_address(node))
+            if node.mode >> 12 == _REGULAR and not node.xattrs and not isinstance(node.data, list):
+                part = _pack(node, serial, FLAT_PLAIN, 0, node.size, (node.data or 0) >> BLOCK_BITS)
             else:
                 part = self._inode(node, serial, blocks, realigned)
             parts.append(part)
@@ -277,8 +277,9 @@ def _place_directory(found: Plan, node: Node, parent: Node, at: int) -> int:
 def _place_other(found: Plan, node: Node, at: int, most: int) -> int:
     """Place a symbolic link, a device, or a file with attributes or pieces."""
     if isinstance(node.data, list) and node.size:
-        layout, found.realigned = chunks.plan(node.size, node.data, found.realigned, most)
-        found.sparse[node] = layout
+        beside = at + found.blocks * BLOCK
+        layout = found.sparse[node] = chunks.plan(node.size, node.data, found.realigned, most, beside)
+        found.realigned = layout.stop
         # the map may cross blocks, so it does not count as inline
         return (_place(found, node, at, 0) + layout.map_bytes + 31) & -32
     length = len(node.target)

@@ -71,9 +71,8 @@ class Decoder:
         name, owner, size, size_end, mtime, mtime_end, checksum, kind, link, magic, device, prefix, rest = (
             _HEADER.unpack(block)
         )
-        total = (
-            (adler32(block[:256]) & 0xFFFF) + (adler32(block[256:]) & 0xFFFF) - 2
-        )  # exact: each half is below 65521
+        # the sum of all bytes, exactly: that of one half is below Adler's modulus
+        total = (adler32(block[:256]) & 0xFFFF) + (adler32(block[256:]) & 0xFFFF) - 2
         if self._checksums.get(checksum) != total:
             if not total:
                 return None

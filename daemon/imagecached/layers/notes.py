@@ -36,9 +36,7 @@ class Notes(msgspec.Struct, frozen=True, omit_defaults=True):
     there must be refused with it (Corrupt).
     """
 
-    implicit: list[bytes] = msgspec.field(
-        default_factory=list
-    )  # directories without entry: 0755 root:root, mtime 0
+    implicit: list[bytes] = msgspec.field(default_factory=list)  # directories without entry
     links: list[LinkNote] = msgspec.field(default_factory=list)
     whiteouts: list[bytes] = msgspec.field(default_factory=list)  # directories that hold whiteouts
     bottom_only: str = ""

@@ -59,18 +59,16 @@ class Tree:
         self.root = Node(stat.S_IFDIR | 0o755, children={})
         self._limits = limits
         self._paths = Paths(self.root)
-        self._parents: dict[bytes, Node] = {
-            b"": self.root
-        }  # directory part of a name, as written → that directory
+        # directory part of a name, as written → that directory
+        self._parents: dict[bytes, Node] = {b"": self.root}
         self._implicit: set[Node] = set()  # directories made without entry; some may be gone again
         self._late: set[Node] = set()  # directories made without entry that got one later; likewise
         self._placeholders: list[Node] = []  # links into lower layers; no S_IFMT bits
         self._markers: set[Node] = set()  # whiteouts made by a name, not by a device
         self._whiteouts = False  # there may be any
         self._times: list[tuple[bytes, int, int]] = []  # of directory members, in order
-        self._detached = (
-            False  # a directory or symbolic link was replaced: names may mean something else than before
-        )
+        # a directory or symbolic link was replaced: names may mean something else than before
+        self._detached = False
         self._text = 0  # bytes of names, link targets and attributes so far
         self._bottom_only = ""
         self._never_bottom = ""

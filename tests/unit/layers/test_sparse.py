@@ -211,10 +211,11 @@ def laid_out(pieces: Pieces, size: int) -> bytes:
         if length:
             extents.append((logical, length, offset))
             offset += length
-    layout, used = chunks.plan(size, extents, 0, 1 << 26)
+    layout = chunks.plan(size, extents, 0, 1 << 26)
+    used = layout.stop
     area = (offset + 511) & -512
     disk = bytearray(b"?" * base + stored + bytes(area - offset) + bytes(used) + b"?" * 4096)
-    for copy in layout.copies:
+    for copy in layout.copies():
         assert copy.to + copy.length <= used
         disk[area + copy.to : area + copy.to + copy.length] = disk[copy.source : copy.source + copy.length]
     file = bytearray(size)
@@ -240,15 +241,15 @@ def test_chunks_give_the_file_that_is_meant(file: tuple[Pieces, int]) -> None:
 def test_aligned_pieces_are_used_where_they_lie() -> None:
     """Nothing is copied for what a block device's holes look like."""
     extents = [(0, 65536, 4096), (1 << 20, 65536, 4096 + 65536)]
-    layout, used = chunks.plan(1 << 30, extents, 0, 1 << 26)
-    assert (used, layout.copies) == (0, [])
+    layout = chunks.plan(1 << 30, extents, 512, 1 << 26)
+    assert (layout.start, layout.stop, layout.copies()) == (512, 512, [])
     assert layout.map_bytes == 4 * ((1 << 30) >> layout.bits)
 
 
 def test_chunks_grow_with_the_file() -> None:
     """The map of an almost empty file of 8 TiB stays small, and so does what is realigned."""
-    layout, used = chunks.plan(1 << 43, [(12345, 3, 4096)], 0, 1 << 30)
-    assert layout.map_bytes + used < 32 << 20
+    layout = chunks.plan(1 << 43, [(12345, 3, 4096)], 0, 1 << 30)
+    assert layout.map_bytes + layout.stop < 32 << 20
 
 
 def test_metadata_of_a_sparse_file_is_bounded() -> None:
