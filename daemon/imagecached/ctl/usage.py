@@ -39,5 +39,6 @@ def _wrapped(text: str) -> Iterator[str]:
 def _columns(rows: Iterable[tuple[str, str]]) -> Iterator[str]:
     pairs = list(rows)
     width = min(_LEFT, max(len(name) for name, _ in pairs))
+    margin = " " * (width + 4)
     for name, text in pairs:
-        yield f"  {name.ljust(width)}  {text}"
+        yield from wrap(text, _COLUMNS, initial_indent=f"  {name.ljust(width)}  ", subsequent_indent=margin)

@@ -67,6 +67,7 @@ def test_help_needs_no_daemon(alone: Ctl) -> None:
     lines = ended.out.partition("Commands:\n")[2].splitlines()
     assert [line.split()[0] for line in lines] == commands
     assert all(len(line.split()) > 3 for line in lines)
+    assert max(map(len, ended.out.splitlines())) <= 100
 
 
 def test_no_daemon_is_said_in_one_line(alone: Ctl) -> None:
