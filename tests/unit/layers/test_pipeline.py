@@ -18,7 +18,8 @@ from imagecached.layers import pipeline
 from imagecached.layers.erofs import SUPERBLOCK_OFFSET
 from imagecached.layers.layerfile import LayerInfo, LayerWriter, verify_layer
 from imagecached.layers.limits import Limits
-from imagecached.layers.pipeline import BUFFER_BYTES, INBOX_BYTES, RING, SMALL_BYTES, write_layer
+from imagecached.layers.pipeline import SMALL_BYTES, write_layer
+from imagecached.layers.queues import BUFFER_BYTES, INBOX_BYTES, RING
 from imagecached.layers.reader import LayerReader
 from imagecached.oci.digest import Digest
 from imagecached.oci.documents import Descriptor
@@ -27,7 +28,7 @@ from tests.support import tars
 TAR = "application/vnd.oci.image.layer.v1.tar"
 GZIP = f"{TAR}+gzip"
 SMALL = os.urandom(100_000)
-LARGE = os.urandom(12 << 20)
+LARGE = os.urandom(6 << 20)
 WAIT = 20
 
 
