@@ -38,15 +38,10 @@ def complain(message: str) -> None:
 def run(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; the exit code."""
     try:
-        code = _perform(sys.argv[1:] if arguments is None else arguments)
+        code = _answer(sys.argv[1:] if arguments is None else arguments)
         if sys.stdout:
             sys.stdout.flush()
         return code
-    except HelpWanted as wanted:
-        from imagecached.ctl.usage import explain
-
-        print(explain(wanted.command))
-        return DONE
     except UsageError as error:
         complain(f"{error.command.name}: {error}" if error.command.name else str(error))
         print(f"{error.command.usage()}   (-h explains)", file=sys.stderr)
@@ -65,6 +60,16 @@ def run(arguments: Sequence[str] | None = None) -> int:
         complain(str(error))
         _silence()
         return FAILED
+
+
+def _answer(arguments: Sequence[str]) -> int:
+    try:
+        return _perform(arguments)
+    except HelpWanted as wanted:
+        from imagecached.ctl.usage import explain
+
+        print(explain(wanted.command))
+        return DONE
 
 
 def _perform(arguments: Sequence[str]) -> int:

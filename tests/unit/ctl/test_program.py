@@ -131,11 +131,12 @@ def test_ctrl_c_leaves_the_pull(served: Served, fakes: FakePorts) -> None:
     assert fakes.images.somebody_left.wait(10)
 
 
-def test_a_reader_that_has_seen_enough(served: Served) -> None:
+@pytest.mark.parametrize("arguments", [["get", "images"], ["--help"]])
+def test_a_reader_that_has_seen_enough(served: Served, arguments: list[str]) -> None:
     """`imagecachectl … | head -0` ends without a traceback."""
     reading, writing = os.pipe()
     os.close(reading)
-    command = [*PROGRAM, "--socket", str(served.socket), "get", "images"]
+    command = [*PROGRAM, "--socket", str(served.socket), *arguments]
     ended = subprocess.run(
         command, stdout=writing, stderr=subprocess.PIPE, env=ENVIRONMENT, timeout=20, check=False
     )
