@@ -21,12 +21,13 @@ from typing import Final
 from imagecached.errors import Corrupt
 from imagecached.layers import chunks
 from imagecached.layers.acl import ACCESS, DEFAULT
-from imagecached.layers.chunks import BLOCK, BLOCK_BITS
+from imagecached.layers.chunks import BLOCK, BLOCK_BITS, HOLE
 from imagecached.layers.node import Node
 
 SUPERBLOCK_OFFSET: Final = 1024
 SUPERBLOCK_BYTES: Final = 128
 MAGIC: Final = 0xE0F5E1E2
+LARGEST_FILE: Final = HOLE << BLOCK_BITS
 ROOT_NID: Final = 2  # some programs take inode 0 for "none"
 NID_BITS: Final = 5
 _CHUNKED_FILE: Final = 0x4

@@ -146,6 +146,8 @@ def _write_metadata(
     metadata = Area(data_end, _up(notes_area.end) - data_end)
     if metadata.bytes > most:
         raise Corrupt(f"the layer needs more than {most} metadata bytes")
+    if metadata.end > erofs.LARGEST_FILE:
+        raise Corrupt(f"the layer needs a file of {metadata.end} bytes, which EROFS cannot address")
     digest = hashlib.sha256(bytes(start - data_end))
     if plan.realigned:
         _realign(fd, plan, start, base)

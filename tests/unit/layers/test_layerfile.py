@@ -320,3 +320,10 @@ def test_a_seam_is_written_the_same_way(fd: int) -> None:
     assert read_header(fd) == header
     assert (header.diff_id, header.chain_id, header.inodes) == (None, chain, 2)
     assert hashlib.sha256(os.pread(fd, 800, DATA_OFFSET)).hexdigest() == Digest.of(b"data" * 200).hex
+
+
+def test_a_file_that_erofs_cannot_address_is_refused(fd: int) -> None:
+    """Block addresses have 32 bits, whatever the configured limits say."""
+    with pytest.raises(Corrupt, match="cannot address"):
+        write_image(fd, folder(), Notes(), data_end=1 << 41, tar_bytes=0, entries=1, limits=LIMITS)
+    assert os.fstat(fd).st_size == 0
