@@ -1,9 +1,8 @@
 """What a command takes, as values, and argv read by them.
 
-Not click and not argparse: a person or a benchmark waits for every start, and importing them takes longer
-than a whole pull of a small image's bytes. CPU of a start with a request, median of 40, on the machine
-where a bare interpreter takes 13 ms: click and http.client 93 ms, argparse, json and socket 34 ms, this
-and the modules beside it 17 ms.
+Not click and not argparse: a person or a benchmark waits for every start. CPU on a machine where a bare
+interpreter takes 13 ms, medians: importing click is 33 ms more; argparse with one parser for the program and
+one for a command 16 ms more, of which 10 are ``re`` and ``enum``; a whole pull with this 4 ms more.
 
 The rules are the usual ones: ``--name value``, ``--name=value``, ``-n value``, ``-nvalue``, ``-ab`` for
 two flags, ``--`` ends the options, the last of a repeated option counts. Wrong usage → UsageError.
