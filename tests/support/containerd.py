@@ -85,15 +85,17 @@ def serve_containerd(
     plain_http: Sequence[str] = (),
     programs: Path | None = None,
     environment: Mapping[str, str] | None = None,
+    snapshots: Path | None = None,
 ) -> Iterator[Containerd]:
     """Run containerd for the length of the block; then unmount and delete all it made.
 
-    ``programs``: a folder with another ``containerd`` and ``ctr`` than those on PATH.
+    ``programs``: a folder with another ``containerd`` and ``ctr`` than those on PATH. ``snapshots``: the
+    socket of a snapshotter that it knows as ``imagecached``.
     """
     # Not pytest's tmp_path: socket addresses are limited to 107 bytes.
     directory = Path(tempfile.mkdtemp(prefix="containerd-")).resolve()
     address, config = directory / "c.sock", directory / "config.toml"
-    config.write_text(_config(directory, address))
+    config.write_text(_config(directory, address, snapshots))
     try:
         with running(
             [_program("containerd", programs), "--config", config],
@@ -111,7 +113,7 @@ def serve_containerd(
         subprocess.run(["rm", "-rf", directory], check=True)
 
 
-def _config(directory: Path, address: Path) -> str:
+def _config(directory: Path, address: Path, snapshots: Path | None) -> str:
     # A JSON string or list is TOML.
     return "\n".join(
         (
@@ -123,8 +125,17 @@ def _config(directory: Path, address: Path) -> str:
             f"address = {json.dumps(str(address))}",
             f"uid = {os.getuid()}",
             f"gid = {os.getgid()}",
+            *(_proxy(snapshots) if snapshots else ()),
             "",
         )
+    )
+
+
+def _proxy(snapshots: Path) -> tuple[str, ...]:
+    return (
+        "[proxy_plugins.imagecached]",
+        'type = "snapshot"',
+        f"address = {json.dumps(str(snapshots))}",
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
@@ -32,8 +33,13 @@ class Daemon:
         self._config = directory / "config.toml"
         self._env = {**os.environ, **(env or {})}
         self.process: subprocess.Popen[bytes] | None = None
+        self._handed: socket.socket | None = None
         directory.mkdir(parents=True, exist_ok=True)
         self._write_config({"http": {"address": ""}, **sections})
+
+    def hand_over(self, listener: socket.socket) -> None:
+        """Give the daemon this socket whenever it starts, as systemd does with that of a socket unit."""
+        self._handed = listener
 
     def start(self) -> None:
         """Start and wait until it answers."""
@@ -52,9 +58,14 @@ class Daemon:
         """Start without waiting."""
         argv: list[str | Path] = ["setpriv", "--pdeathsig", "KILL", "--", BIN / "imagecached", "serve"]
         argv += ["--root", self.root, "--socket", self.socket, "--config", self._config]
+        inherited: tuple[int, ...] = ()
+        if self._handed is not None:
+            inherited = (self._handed.fileno(),)
+            script = f'exec 3<&{inherited[0]}; LISTEN_FDS=1 LISTEN_PID=$$ exec "$@"'
+            argv = ["bash", "-c", script, "bash", *argv]
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                argv, env=self._env, stdin=subprocess.DEVNULL, stdout=log, stderr=log
+                argv, env=self._env, stdin=subprocess.DEVNULL, stdout=log, stderr=log, pass_fds=inherited
             )
         return self.process
 

@@ -43,7 +43,7 @@ class Snapshots:
         self._channel = channel
         self._stub = SnapshotsStub(channel)
         self._snapshotter = snapshotter
-        self._metadata = {"containerd-namespace": namespace}
+        self._metadata = {"containerd-namespace": namespace} if namespace else {}
 
     def of(self, *, snapshotter: str = NAME, namespace: str = "default") -> Snapshots:
         """The same server seen by another."""
@@ -115,10 +115,14 @@ class Snapshots:
         request = pb.CleanupRequest(snapshotter=self._snapshotter)
         await self._stub.Cleanup(request, metadata=self._metadata)
 
+    async def register(self, chain_id: str, parent: str = "", key: str = "extract-1") -> None:
+        """Prepare as an unpacker does it, where the chain is expected to be there."""
+        async with refused(Status.ALREADY_EXISTS):
+            await self.prepare(f"{key} {chain_id}", parent, {REF: chain_id})
+
     async def adopt(self, chain_id: str, parent: str = "", key: str = "extract-1") -> pb.Info:
         """The handshake as containerd makes it: Prepare, ALREADY_EXISTS, then List and its own checks."""
-        async with refused(Status.ALREADY_EXISTS):
-            await self.prepare(f"default/1/{key} {chain_id}", parent, {REF: chain_id})
+        await self.register(chain_id, parent, f"default/1/{key}")
         found = await self.walk(f'labels."{REF}"=={chain_id},parent=="{parent}"')
         good = [
             info

@@ -31,7 +31,6 @@ OnEnd = Callable[[str, str, float], None]
 
 log = logging.getLogger(__name__)
 
-_DEADLINE_SECONDS: Final = 60.0
 _CLEANUP_SECONDS: Final = 20.0
 _NAMESPACE: Final = "containerd-namespace"
 
@@ -43,17 +42,12 @@ class Service(SnapshotsBase):
     ``tasks``.
     """
 
-    def __init__(
-        self,
-        snapshotter: Snapshotter,
-        tasks: asyncio.TaskGroup,
-        on_end: OnEnd,
-        deadline_seconds: float = _DEADLINE_SECONDS,
-    ) -> None:
+    deadline_seconds = 60.0
+
+    def __init__(self, snapshotter: Snapshotter, tasks: asyncio.TaskGroup, on_end: OnEnd) -> None:
         self._snapshotter = snapshotter
         self._tasks = tasks
         self._on_end = on_end
-        self._deadline = deadline_seconds
 
     async def Prepare(self, stream: Call) -> None:  # noqa: N802  the contract's name, as all below
         await self._answer("Prepare", stream, self._prepare)
@@ -87,7 +81,7 @@ class Service(SnapshotsBase):
 
         async def send(caller: Caller, request: pb.ListRequest) -> None:
             try:
-                async with asyncio.timeout(self._deadline):
+                async with asyncio.timeout(self.deadline_seconds):
                     for block in self._snapshotter.walk(caller, request.filters):
                         await stream.send_message(pb.ListAnswer(info=map(convert.info, block)))
             except TimeoutError as error:
@@ -132,7 +126,7 @@ class Service(SnapshotsBase):
         longer goes on without an answer.
         """
         task = self._begin("Cleanup", self._snapshotter.cleanup)
-        await asyncio.wait([task], timeout=min(_CLEANUP_SECONDS, self._deadline / 2))
+        await asyncio.wait([task], timeout=min(_CLEANUP_SECONDS, self.deadline_seconds / 2))
         if task.done() and isinstance(error := task.result(), Exception):
             log.warning("cleanup failed", extra={"reason": str(error)})
         return Empty()
@@ -142,9 +136,9 @@ class Service(SnapshotsBase):
     ) -> None:
         async def within_deadline(caller: Caller, request: object) -> None:
             task = self._begin(method, partial(act, caller, request))
-            await asyncio.wait([task], timeout=self._deadline)
+            await asyncio.wait([task], timeout=self.deadline_seconds)
             if not task.done():
-                raise Unavailable(f"{method} takes longer than {self._deadline:g} s; ask again")
+                raise Unavailable(f"{method} takes longer than {self.deadline_seconds:g} s; ask again")
             outcome = task.result()
             if isinstance(outcome, Exception):
                 raise outcome

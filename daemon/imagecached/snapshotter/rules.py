@@ -6,6 +6,7 @@ They take records and give the record to write, or raise; they read and write no
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
@@ -18,12 +19,13 @@ from imagecached.store import REF, Kind, Record
 _LABEL_BYTES: Final = 4096
 _REFUSED_LABELS: Final = ("containerd.io/snapshot/uidmapping", "containerd.io/snapshot/gidmapping")
 _LABELS_PREFIX: Final = "labels."
+_MADE_BY_CONTAINERD: Final = re.compile(r"([A-Za-z0-9][A-Za-z0-9._-]*)/[0-9]+/.+", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
 class Caller:
     """Who asks: the ``snapshotter`` name it configured for us, which keeps its records apart, and its
-    ``namespace``.
+    ``namespace``, if it says so (containerd 1.6 does not).
     """
 
     snapshotter: str
@@ -59,9 +61,8 @@ def is_stale(caller: Caller, existing: Record) -> bool:
     containerd names its snapshots ``<namespace>/<sequence>/<key>`` and gives no sequence number twice, so a
     name of that form that comes a second time comes from a database that began anew.
     """
-    namespace, _, rest = existing.name.partition("/")
-    sequence, _, key = rest.partition("/")
-    return bool(namespace and key) and namespace == caller.namespace and sequence.isdecimal()
+    match = _MADE_BY_CONTAINERD.fullmatch(existing.name)
+    return match is not None and caller.namespace in ("", match[1])
 
 
 def opened(

@@ -73,7 +73,7 @@ async def test_parents_are_readable_step_by_step(snapshots: Snapshots) -> None:
 @pytest.mark.parametrize(
     ("first", "second"), [("prepare", "view"), ("prepare", "prepare"), ("view", "view"), ("view", "prepare")]
 )
-@pytest.mark.parametrize("key", ["one", "/tmp/1/one", "other/1/one"])
+@pytest.mark.parametrize("key", ["one", "/tmp/1/one", "one/two/three"])
 async def test_a_key_is_given_once(snapshots: Snapshots, first: str, second: str, key: str) -> None:
     """Whatever kind it is wanted for the second time."""
     await getattr(snapshots, first)(key)
