@@ -201,6 +201,7 @@ class Images:
                 check_space=ingest.check_space,
                 on_bytes=advance,
             )
+            self._metrics.phase_ended("inflate", info.inflate_seconds)
             return await self._store.publish_layer(ingest, info)
 
     async def _record(self, name: Reference, resolved: Resolved) -> ImageRecord:

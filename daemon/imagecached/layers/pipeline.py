@@ -18,6 +18,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from threading import Lock
 from types import TracebackType
 from typing import Final
@@ -77,7 +78,7 @@ async def write_layer(
                 await inbox.feed(chunks, on_bytes)
     finally:
         await parts.join()
-    return parts.outcome()
+    return replace(parts.outcome(), inflate_seconds=inbox.inflate_seconds)
 
 
 class _Parts:

@@ -1,7 +1,7 @@
 """The two queues of a layer: chunks to the thread that inflates, inflated buffers to the thread that writes.
 
 Both are bounded and both give up when they are stopped: whoever waits at either end then leaves with
-:class:`Stopped`. Invariant: the end of the tar is passed on only if the blob had the size and digest promised.
+:class:`Stopped`. Invariant: the tar ends for the writer only if the blob had the size and digest promised.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import asyncio
 from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterator
 from mmap import mmap
 from queue import SimpleQueue
+from time import thread_time
 from typing import Final
 
 from imagecached.errors import Corrupt
@@ -43,6 +44,7 @@ class Inbox:
         self._rest = memoryview(b"")
         self._ended = False
         self._stopped = False
+        self.inflate_seconds = 0.0  # CPU time of digesting and inflating the blob
 
     async def feed(self, chunks: AsyncIterable[bytes], on_bytes: Callable[[int], None]) -> None:
         """Put all of ``chunks`` in, never much more than INBOX_BYTES at once; TimeoutError when stopped."""
@@ -124,7 +126,13 @@ class Inbox:
     def inflated(self, next_buffer: Callable[[], memoryview]) -> Iterator[tuple[memoryview, int]]:
         """The tar as filled buffers and how many bytes of each count; for the thread that inflates."""
         codec = inflater(self._blob.media_type, self)
-        while count := codec.readinto(buffer := next_buffer()):
+        while True:
+            buffer = next_buffer()
+            begun = thread_time()
+            count = codec.readinto(buffer)
+            self.inflate_seconds += thread_time() - begun
+            if not count:
+                break
             self.check()
             yield buffer, count
         self.check()
