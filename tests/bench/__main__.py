@@ -26,6 +26,7 @@ from tests.support.registry import Registry, serve_registry
 
 def main() -> int:
     arguments = _arguments()
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # users' Python keeps what it compiled
     cache: Path = arguments.cache
     images = arguments.images.split(",")
     work = cache / "run"
