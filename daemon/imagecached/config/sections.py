@@ -157,11 +157,11 @@ class LimitsSection(msgspec.Struct, frozen=True, kw_only=True):
     """What one layer may cost; a layer beyond is refused as corrupt."""
 
     # Names and defaults of layers.limits.Limits; a test holds them together, as levels forbid the import.
-    entries: Annotated[int, _says("Members of the archive.", ge=1)] = 4_000_000
+    entries: Annotated[int, _says("Members of the archive.", ge=1)] = 2_000_000
     tar_bytes: Annotated[int, _says("The uncompressed archive.", ge=MiB)] = 1 << 40
     metadata_bytes: Annotated[
         int, _says("What is written after the archive: inodes, directories, realigned data, notes.", ge=MiB)
-    ] = 2 * GiB
+    ] = 512 * MiB
     path_bytes: Annotated[int, _says("A member's path.", ge=256, le=4096)] = 4096
     depth: Annotated[int, _says("Components of a member's path.", ge=16, le=2048)] = 1024
     xattr_bytes: Annotated[

@@ -18,9 +18,9 @@ _SHOWN: Final = 120
 class Limits:
     """Bounds for one layer; every field is a count or a number of bytes."""
 
-    entries: int = 4_000_000  # members of the archive; parent directories it does not mention count again
+    entries: int = 2_000_000  # members of the archive; parent directories it does not mention count again
     tar_bytes: int = 1 << 40  # the uncompressed stream
-    metadata_bytes: int = 2 << 30  # what is written behind the stream: realigned data, inodes, notes
+    metadata_bytes: int = 512 << 20  # what is written behind the stream: realigned data, inodes, notes
     path_bytes: int = 4096  # a member's path, as PATH_MAX of the kernel
     depth: int = 1024  # components of a member's path
     xattr_bytes: int = 1 << 20  # names and values of one member's extended attributes
