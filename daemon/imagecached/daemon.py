@@ -18,7 +18,7 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
-from imagecached import aio, api, doctor, rpc, web
+from imagecached import aio, api, doctor, memory, rpc, web
 from imagecached.config import Config, LimitsSection, split_address
 from imagecached.containers import Containers
 from imagecached.errors import ImagecachedError
