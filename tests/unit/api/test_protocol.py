@@ -14,14 +14,14 @@ from hypothesis import strategies as st
 from imagecached.api.peers import Gate
 from imagecached.api.routes import OPERATIONS
 from imagecached.ctl.client import Daemon
-from imagecached.ctl.connection import UnixConnection
 from imagecached.errors import AccessDenied, ImagecachedError, Unavailable
 from tests.fakes.ports import FakePorts, Served
+from tests.support.unixhttp import UnixConnection
 
 
 def ask(served: Served, method: str, path: str, body: bytes | None = None) -> tuple[int, dict[str, Any], Any]:
     """Status, JSON and headers of one raw request."""
-    connection = UnixConnection(str(served.socket))
+    connection = UnixConnection(served.socket)
     try:
         connection.request(method, path, body)
         response = connection.getresponse()
@@ -120,7 +120,7 @@ def test_a_client_that_goes_away_in_silence_harms_nobody(served: Served, daemon:
 def test_streams_are_one_json_object_per_line(served: Served, fakes: FakePorts) -> None:
     """Readable without this project's client."""
     fakes.store.steps = [(10, 20)]
-    connection = UnixConnection(str(served.socket))
+    connection = UnixConnection(served.socket)
     connection.request("POST", "/v1/fsck", b"{}")
     response: http.client.HTTPResponse = connection.getresponse()
     assert response.headers["Content-Type"] == "application/x-ndjson"
@@ -145,7 +145,7 @@ POSTS = sorted(operation.path for operation in OPERATIONS if operation.method ==
 @given(path=st.sampled_from(POSTS), body=BODIES)
 def test_no_body_makes_the_api_fail(served: Served, path: str, body: Any) -> None:
     """Whatever is sent is done or refused; nothing is unforeseen."""
-    connection = UnixConnection(str(served.socket))
+    connection = UnixConnection(served.socket)
     connection.request("POST", path, json.dumps(body))
     response = connection.getresponse()
     last = json.loads(response.read().splitlines()[-1])
