@@ -141,10 +141,14 @@ class Ledger:
         return [_record(row) for row in self._db.read(sql, snapshotter, ref)]
 
     def walk(self, snapshotter: str) -> Iterator[list[Record]]:
-        """All records of a snapshotter by age, in blocks; nothing is locked between them."""
-        last = -1
-        sql = f"{_SELECT} WHERE snapshotter = ? AND number > ? ORDER BY number LIMIT {_PAGE}"
-        while rows := self._db.read(sql, snapshotter, last):
+        """All records of a snapshotter by age, in blocks; nothing is locked between them, and what is made
+        meanwhile is not seen.
+        """
+        last, end = -1, self._db.read("SELECT coalesce(max(number), -1) FROM records")[0][0]
+        sql = f"""
+            {_SELECT} WHERE snapshotter = ? AND number > ? AND number <= ? ORDER BY number LIMIT {_PAGE}
+        """
+        while rows := self._db.read(sql, snapshotter, last, end):
             block = [_record(row) for row in rows]
             yield block
             last = block[-1].number
