@@ -18,7 +18,7 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
-from imagecached import aio, api, doctor, memory, rpc, web
+from imagecached import aio, api, doctor, memory, web
 from imagecached.config import Config, LimitsSection, split_address
 from imagecached.containers import Containers
 from imagecached.errors import ImagecachedError
@@ -127,6 +127,7 @@ async def _run_services(parts: Parts, group: asyncio.TaskGroup) -> None:
             pages = web.application(parts.metrics, why_not_ready)
             await doors.enter_async_context(web.serve(pages, *listen))
         not_ready.clear()
+        memory.give_back()
         notify("READY=1")
         log.info("ready", extra={"socket": str(section.socket), "mount_method": parts.mounter.method})
         await asyncio.Event().wait()
@@ -135,6 +136,8 @@ async def _run_services(parts: Parts, group: asyncio.TaskGroup) -> None:
 def _serve_snapshots(parts: Parts, group: asyncio.TaskGroup) -> AbstractAsyncContextManager[None]:
     """The door to containerd."""
     group.create_task(parts.snapshotter.tend(), name="snapshots")
+    from imagecached import rpc  # several MiB that a daemon without containerd need not carry
+
     path, on_end = Path(parts.config.snapshotter.socket), parts.metrics.snapshot_call_ended
     return rpc.serve(parts.snapshotter, group, path=path, on_end=on_end)
 

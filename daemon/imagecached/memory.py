@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import gc
 from typing import Final
 
 _TRIM_THRESHOLD: Final = -1  # names of mallopt(3)
@@ -30,5 +31,6 @@ def keep_freed() -> None:
 
 def give_back() -> None:
     """Return to the system what is free now; some milliseconds."""
+    gc.collect()
     with contextlib.suppress(AttributeError):
         _libc.malloc_trim(0)

@@ -11,7 +11,9 @@ import asyncio
 import logging
 from contextlib import aclosing
 from dataclasses import dataclass
+from typing import Final
 
+from imagecached import memory
 from imagecached.aio import Flights
 from imagecached.errors import Corrupt
 from imagecached.events import EventLog
@@ -31,6 +33,8 @@ from imagecached.telemetry import Metrics
 __all__ = ["Images", "Pull", "PullResult", "PullSettings", "Transfer"]
 
 log = logging.getLogger(__name__)
+
+_REST_SECONDS: Final = 2.0  # after the last pull, before its memory goes back to the system
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +97,12 @@ class Images:
             return await self._image_flights.join(key, lambda: self._pull(key, name, transfer))
         except Exception as error:  # noqa: BLE001  raised again to whoever waits
             return error
+        finally:
+            asyncio.get_running_loop().call_later(_REST_SECONDS, self._rest)
+
+    def _rest(self) -> None:
+        if not self._image_flights:
+            memory.give_back()
 
     async def _pull(self, key: tuple[str, Platform], name: Reference, transfer: Transfer) -> PullResult:
         error: BaseException | None = None
