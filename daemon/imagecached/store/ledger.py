@@ -4,7 +4,8 @@ A record is a row and nothing else: which transitions are allowed is decided by 
 :meth:`Ledger.change`, which is atomic. A record of a prepared chain carries its ChainID; that alone keeps
 the chain from gc, so there is nothing that could fall out of step. Invariants: a record is replaced as a
 whole, never edited; ``number`` is unique over all snapshotters and is not given twice while this store is
-open.
+open. (In the queries, ``+snapshotter`` keeps SQLite from taking that for an index: nearly all records share
+it.)
 """
 
 from __future__ import annotations
@@ -91,13 +92,13 @@ class Book:
 
     def prepared(self, snapshotter: str, chain_id: Digest, parent: str) -> Record | None:
         """The record of a prepared chain with exactly this parent text."""
-        sql = f"{_SELECT} WHERE chain_id = ? AND snapshotter = ? AND parent = ?"
+        sql = f"{_SELECT} WHERE chain_id = ? AND +snapshotter = ? AND +parent = ?"
         rows = self._read(sql, str(chain_id), snapshotter, parent)
         return _record(rows[0]) if rows else None
 
     def children(self, snapshotter: str, name: str) -> list[str]:
         """Names of the records whose parent this is."""
-        sql = "SELECT name FROM records WHERE snapshotter = ? AND parent = ?"
+        sql = "SELECT name FROM records WHERE +snapshotter = ? AND parent = ?"
         return [row[0] for row in self._read(sql, snapshotter, name)]
 
     def put(self, record: Record) -> None:
@@ -137,7 +138,7 @@ class Ledger:
 
     def by_ref(self, snapshotter: str, ref: str) -> list[Record]:
         """The records whose label :data:`REF` is ``ref``, prepared ones first."""
-        sql = f"{_SELECT} WHERE snapshotter = ? AND ref = ? ORDER BY chain_id IS NULL, number"
+        sql = f"{_SELECT} WHERE +snapshotter = ? AND ref = ? ORDER BY chain_id IS NULL, number"
         return [_record(row) for row in self._db.read(sql, snapshotter, ref)]
 
     def walk(self, snapshotter: str) -> Iterator[list[Record]]:
@@ -146,7 +147,7 @@ class Ledger:
         """
         last, end = -1, self._db.read("SELECT coalesce(max(number), -1) FROM records")[0][0]
         sql = f"""
-            {_SELECT} WHERE snapshotter = ? AND number > ? AND number <= ? ORDER BY number LIMIT {_PAGE}
+            {_SELECT} WHERE +snapshotter = ? AND number > ? AND number <= ? ORDER BY number LIMIT {_PAGE}
         """
         while rows := self._db.read(sql, snapshotter, last, end):
             block = [_record(row) for row in rows]

@@ -84,9 +84,9 @@ CREATE TABLE records (
   seal INTEGER NOT NULL,
   PRIMARY KEY (snapshotter, name)
 ) STRICT, WITHOUT ROWID;
-CREATE INDEX records_by_parent ON records (snapshotter, parent);
-CREATE INDEX records_by_chain ON records (chain_id, snapshotter, parent);
-CREATE INDEX records_by_ref ON records (snapshotter, ref);
+CREATE INDEX records_by_parent ON records (parent);
+CREATE INDEX records_by_chain ON records (chain_id);
+CREATE INDEX records_by_ref ON records (ref);
 """
 
 _SEALED: Final = {

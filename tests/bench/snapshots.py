@@ -1,0 +1,121 @@
+"""How long the snapshots service takes with a full store: 1,000 images of 10 layers, all known to containerd.
+
+    python -m tests.bench.snapshots [CALLS]
+
+Over the socket, one call after the other and sixteen at once. Needs root. The layers are rows without files
+but for one image, whose chain is really mounted.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+from imagecached.oci.chain import chain_ids
+from imagecached.store import Record
+from imagecached.store.ledger import REF, Book
+from tests.support.mounts import unmount_below
+from tests.support.snapshots import NAME, Snapshots, World, served
+from tests.unit.store import building, test_scale
+
+_CALLS = 1000
+_AT_ONCE = 16
+_FIRST_NUMBER = 1_000_000
+
+
+def know_everything(world: World) -> None:
+    """A record for every chain of the store, as after containerd has registered every image."""
+
+    def body(book: Book) -> None:
+        number = _FIRST_NUMBER
+        for image in range(test_scale.IMAGES):
+            parent = ""
+            for chain_id in chain_ids(test_scale.diff_ids(image)):
+                number += 1
+                name = f"imagecached/{chain_id}/{number}"
+                book.put(
+                    Record(
+                        snapshotter=NAME,
+                        name=name,
+                        number=number,
+                        kind="committed",
+                        parent=parent,
+                        labels={REF: str(chain_id)},
+                        created=1,
+                        updated=1,
+                        chain_id=chain_id,
+                    )
+                )
+                parent = name
+
+    world.store.ledger.change(body)
+
+
+async def measured(what: str, calls: int, call: Callable[[int], Awaitable[object]], at_once: int = 1) -> None:
+    """Print what each of ``calls`` calls took."""
+    seconds: list[float] = []
+
+    async def worker(first: int) -> None:
+        for number in range(first, calls, at_once):
+            begun = time.perf_counter()
+            await call(number)
+            seconds.append(time.perf_counter() - begun)
+
+    async with asyncio.TaskGroup() as group:
+        for first in range(at_once):
+            group.create_task(worker(first))
+    seconds.sort()
+    median, late, worst = (1000 * seconds[int(len(seconds) * part) - 1] for part in (0.5, 0.99, 1))
+    print(f"{what:34} {at_once:3} at once  p50 {median:7.2f} ms  p99 {late:7.2f} ms  max {worst:7.2f} ms")
+
+
+async def measure_all(snapshots: Snapshots, chain_id: str, top: str, calls: int, at_once: int) -> None:
+    """Every method that a container's start or containerd's statistics wait for."""
+    asked = f'labels."{REF}"=={chain_id},parent=="{top}"'
+    await measured("Stat", calls, lambda _: snapshots.stat(top), at_once)
+    await measured("Mounts", calls, lambda _: snapshots.mounts("first"), at_once)
+    await measured("Prepare", calls, lambda n: snapshots.prepare(f"{at_once}-{n}", top), at_once)
+    await measured("Usage of a prepared one", calls, lambda _: snapshots.usage(top), at_once)
+    await measured("List of the handshake", calls, lambda _: snapshots.walk(asked), at_once)
+    await measured("Remove", calls, lambda n: snapshots.remove(f"{at_once}-{n}"), at_once)
+
+
+async def main(calls: int) -> None:
+    """Fill, open again, measure."""
+    folder = Path(tempfile.mkdtemp(prefix="b-"))
+    try:
+        async with served(folder / "r") as world:
+            test_scale.fill(world.store._state)
+            know_everything(world)
+            # The rows have no files, so opening again would drop them.
+            built = [building.layer(number) for number in range(10)]
+            image = world.hold_image("real", *built)
+            snapshots: Snapshots = world.snapshots
+            begun = time.perf_counter()
+            infos = await snapshots.adopt_image(image)
+            print(f"adopting ten layers: {1000 * (time.perf_counter() - begun):.1f} ms")
+            top = infos[-1].name
+            begun = time.perf_counter()
+            await snapshots.prepare("first", top)
+            print(f"first Prepare, mounting ten layers: {1000 * (time.perf_counter() - begun):.1f} ms")
+            for at_once in (1, _AT_ONCE):
+                await measure_all(snapshots, image.chain_id, top, calls, at_once)
+            begun = time.perf_counter()
+            found = len(await snapshots.walk())
+            print(f"List of all {found}: {1000 * (time.perf_counter() - begun):.0f} ms")
+            begun = time.perf_counter()
+            await snapshots.cleanup()
+            print(f"Cleanup after {2 * calls} removals: {1000 * (time.perf_counter() - begun):.0f} ms")
+            await snapshots.remove("first")
+    finally:
+        unmount_below(folder)
+        shutil.rmtree(folder)
+
+
+if __name__ == "__main__":
+    asyncio.run(main(int(sys.argv[1]) if len(sys.argv) > 1 else _CALLS))
