@@ -26,7 +26,7 @@ from tests.support.stacks import Stack, random_stack
 
 pytestmark = [pytest.mark.root, pytest.mark.containerd]
 
-_EXAMPLES = int(os.environ.get("IMAGECACHED_EXAMPLES", "300"))
+_EXAMPLES = int(os.environ.get("IMAGECACHED_EXAMPLES", "200"))
 _SEED = os.environ.get("IMAGECACHED_SEED") or str(random.randrange(10**9))
 _BATCH = 100
 _PATIENT = pytest.mark.timeout(0 if _EXAMPLES > 1000 else 300)

@@ -311,8 +311,8 @@ _BY_WORDS: Final = {
 REFUSED: Final = {name: words for words, names in _BY_WORDS.items() for name in names}
 """The words by the name of the case."""
 
-DIFFERENT_SINCE_2: Final = frozenset({"label-docker-zstd"})
-"""Refused by 1.6, accepted by 2.1."""
+DIFFERENT_SINCE_2: Final = frozenset({"label-docker-zstd", "label-unknown", "label-empty-json"})
+"""Accepted by 2.1 (the first), or refused in other words."""
 
 ACCEPTED: Final = {
     "child-below-whiteout-lower-layer": "the parents are new directories, as where nothing was below",
