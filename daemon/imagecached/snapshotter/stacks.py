@@ -48,7 +48,7 @@ class Stacks:
             return (_read_only(lowers or [self._upper(record)]),)
         upper = self._upper(record)
         if not lowers:
-            return (Mount("bind", str(upper), ("rw", "rbind")),)
+            return (Mount("bind", upper, ("rw", "rbind")),)
         if fresh:
             _own_like(lowers[0], upper)
         writable = (f"workdir={self._places.work(record.number)}", f"upperdir={upper}")
@@ -58,12 +58,12 @@ class Stacks:
         """The files that active snapshots and views stand on, looked up when it is first used."""
         return _Needed(self._store)
 
-    def _lowers(self, record: Record) -> list[Path]:
+    def _lowers(self, record: Record) -> list[str]:
         """The directories below a record, top first; layer files are mounted."""
         line = self._store.ledger.line(record.snapshotter, record.parent)
         if not line or (line[-1].chain_id is None and line[-1].parent):
             raise Corrupt(f"snapshot {record.name}: a parent of it is lost")
-        lowers = list[Path]()
+        lowers = list[str]()
         for below in line:
             if below.chain_id is None:
                 lowers.append(self._upper(below))
@@ -71,15 +71,15 @@ class Stacks:
                 lowers += self._layers(below.chain_id)
         return list(dict.fromkeys(lowers))
 
-    def _upper(self, record: Record) -> Path:
+    def _upper(self, record: Record) -> str:
         upper = self._places.upper(record.number)
         if not upper.is_dir():
             raise Corrupt(f"snapshot {record.name}: its directory {upper} is lost")
-        return upper
+        return str(upper)
 
-    def _layers(self, chain_id: Digest) -> list[Path]:
+    def _layers(self, chain_id: Digest) -> list[str]:
         try:
-            return [self._mounter.layer(file) for file in _files(self._store, chain_id)]
+            return [str(self._mounter.layer(file)) for file in _files(self._store, chain_id)]
         except NotFound as error:
             raise Corrupt(f"prepared image {chain_id}: {error}; pull it again") from error
 
@@ -122,20 +122,20 @@ def _files(store: Store, chain_id: Digest) -> list[Path]:
     return [*([chain.seam] if chain.seam else []), *chain.layers]
 
 
-def _read_only(lowers: list[Path]) -> Mount:
+def _read_only(lowers: list[str]) -> Mount:
     if len(lowers) == 1:
-        return Mount("bind", str(lowers[0]), ("ro", "rbind"))
+        return Mount("bind", lowers[0], ("ro", "rbind"))
     return _overlay(lowers)
 
 
-def _overlay(lowers: list[Path], writable: tuple[str, ...] = ()) -> Mount:
-    return Mount("overlay", "overlay", ("index=off", *writable, "lowerdir=" + ":".join(map(str, lowers))))
+def _overlay(lowers: list[str], writable: tuple[str, ...] = ()) -> Mount:
+    return Mount("overlay", "overlay", ("index=off", *writable, "lowerdir=" + ":".join(lowers)))
 
 
-def _own_like(lower: Path, upper: Path) -> None:
+def _own_like(lower: str, upper: str) -> None:
     """The root of the tree belongs to whom it belongs to below."""
     try:
-        status = lower.stat()
+        status = Path(lower).stat()
         os.chown(upper, status.st_uid, status.st_gid)
     except OSError as error:
         raise translated(error, f"prepare {upper}") from error
