@@ -101,6 +101,14 @@ class Snapshots:
         blocks = await self._stub.List(request, metadata=self._metadata)
         return [info for block in blocks for info in block.info]
 
+    async def blocks(self, *filters: str) -> AsyncIterator[list[pb.Info]]:
+        """The same as it arrives; the stream is open while the caller has a block."""
+        request = pb.ListRequest(snapshotter=self._snapshotter, filters=filters)
+        async with self._stub.List.open(metadata=self._metadata) as stream:
+            await stream.send_message(request, end=True)
+            async for block in stream:
+                yield list(block.info)
+
     async def names(self, *filters: str) -> set[str]:
         """Their names."""
         return {info.name for info in await self.walk(*filters)}

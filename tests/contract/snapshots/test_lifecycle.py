@@ -115,10 +115,12 @@ async def test_a_stat_in_the_middle_of_a_list(snapshots: Snapshots) -> None:
     """No deadlock, and the same in every field."""
     for number in range(250):
         await snapshots.prepare(f"key-{number}", labels={"n": str(number)})
-    listed = await snapshots.walk()
-    assert len(listed) == 250
-    for info in listed[::25]:
-        assert await snapshots.stat(info.name) == info
+    sizes = []
+    async for block in snapshots.blocks():
+        sizes.append(len(block))
+        assert await snapshots.stat(block[-1].name) == block[-1]
+        await snapshots.prepare(f"between-{len(sizes)}")
+    assert sizes == [100, 100, 50]
 
 
 async def test_a_client_that_leaves_twice(world: World) -> None:
