@@ -12,6 +12,7 @@ import logging
 import os
 import signal
 import time
+from collections.abc import Iterator
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from dataclasses import dataclass
 from functools import partial
@@ -73,10 +74,20 @@ async def _serve(config: Config) -> None:
             async with asyncio.TaskGroup() as group:
                 group.create_task(_stop_on_signal(), name="signals")
                 await _run_services(parts, group)
-        except* _Stop:
+        except ExceptionGroup as errors:
+            for error in _leaves(errors):
+                if not isinstance(error, _Stop):
+                    raise error from None
             log.info("stopped")
-        except* ImagecachedError as errors:
-            raise errors.exceptions[0] from None
+
+
+def _leaves(errors: ExceptionGroup[Exception]) -> Iterator[Exception]:
+    """The errors of a group, however nested."""
+    for error in errors.exceptions:
+        if isinstance(error, ExceptionGroup):
+            yield from _leaves(error)
+        else:
+            yield error
 
 
 async def _build(config: Config, stack: AsyncExitStack) -> Parts:

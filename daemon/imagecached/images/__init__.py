@@ -172,7 +172,7 @@ class Images:
             async with asyncio.TaskGroup() as group:
                 for layer in missing:
                     group.create_task(self._obtain(name, layer), name=f"layer {layer.diff_id}")
-        except* Exception as errors:  # noqa: BLE001  the first of them is raised
+        except ExceptionGroup as errors:
             raise _first(errors) from None
 
     async def _obtain(self, name: Reference, layer: LayerTransfer) -> None:
