@@ -39,8 +39,9 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
     _kinds(root)
     _holes(root)
     _attributes(root)
-    for path in sorted(root.rglob("*"), reverse=True):
-        os.utime(path, ns=(0, NOON_NS + len(path.name)), follow_symlinks=False)
+    for folder, folders, names in os.walk(root, topdown=False):  # rglob would follow the longest links
+        for name in folders + names:
+            os.utime(Path(folder) / name, ns=(0, NOON_NS + len(name)), follow_symlinks=False)
     return root
 
 
