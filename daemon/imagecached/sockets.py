@@ -2,8 +2,8 @@
 
 systemd passes sockets as descriptors from 3 on (sd_listen_fds(3)); the right one is known by the path it is
 bound to. Such a socket exists before and after the daemon, so a client that comes early waits instead of
-failing. Invariants: a stale socket is replaced, a live one never; nobody but root reaches a socket that was
-bound here.
+failing. Invariants: a stale socket is replaced, a live one never; nobody but root and the group named reaches
+a socket that was bound here.
 """
 
 from __future__ import annotations
@@ -21,15 +21,17 @@ from imagecached.errors import FailedPrecondition
 
 _FIRST_DESCRIPTOR: Final = 3
 _BACKLOG: Final = 128
-_MODE: Final = 0o600
+_ROOT_ONLY: Final = 0o600
+_WITH_GROUP: Final = 0o660
 
 
 @contextmanager
-def listening(path: Path) -> Iterator[socket.socket]:
+def listening(path: Path, gid: int | None = None) -> Iterator[socket.socket]:
     """A socket that listens at ``path``, whose folder is made if missing; closed at the end, and its file
     removed if it was made here.
 
-    FailedPrecondition: another process listens there, or the path is taken by something else.
+    ``gid``: a group that may reach it besides root. FailedPrecondition: another process listens there, or
+    the path is taken by something else.
     """
     handed = handed_over(path)
     if handed is not None:
@@ -41,7 +43,7 @@ def listening(path: Path) -> Iterator[socket.socket]:
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK) as listener:
         try:
             listener.bind(str(path))
-            path.chmod(_MODE)
+            _protect(path, gid)
             listener.listen(_BACKLOG)  # nobody can connect before this
             ours = path.lstat()
         except OSError as error:
@@ -80,6 +82,12 @@ def _is_bound_to(descriptor: int, path: Path) -> bool:
             and bool(probe.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN))
             and probe.getsockname() == str(path)
         )
+
+
+def _protect(path: Path, gid: int | None) -> None:
+    if gid is not None:
+        os.chown(path, -1, gid)
+    path.chmod(_ROOT_ONLY if gid is None else _WITH_GROUP)
 
 
 def _clear(path: Path) -> None:

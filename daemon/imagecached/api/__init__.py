@@ -16,9 +16,10 @@ from typing import Final
 
 from aiohttp import web
 
-from imagecached.api.peers import Gate, listening
+from imagecached.api.peers import Gate
 from imagecached.api.ports import Ports
 from imagecached.api.protocol import Protocol
+from imagecached.sockets import listening
 
 __all__ = ["Ports", "serve"]
 
@@ -40,7 +41,7 @@ async def serve(ports: Ports, tasks: asyncio.TaskGroup, *, path: Path, group: st
         handler_cancellation=True,  # a client that goes away leaves its pulls
         shutdown_timeout=_GRACE_SECONDS,
     )
-    with listening(path, gate) as listener:
+    with listening(path, gate.gid) as listener:
         await runner.setup()
         try:
             await web.SockSite(runner, listener).start()
