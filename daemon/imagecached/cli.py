@@ -7,6 +7,7 @@ it needs.
 from __future__ import annotations
 
 import argparse
+import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,7 +15,7 @@ from pathlib import Path
 from imagecached import __version__
 from imagecached.config import Config, load, render
 from imagecached.errors import ImagecachedError
-from imagecached.exits import DONE, EXIT_CODES, INTERRUPTED
+from imagecached.exits import DONE, EXIT_CODES, FAILED, INTERRUPTED
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -27,6 +28,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return EXIT_CODES[error.kind]
     except KeyboardInterrupt:
         return INTERRUPTED
+    except Exception as error:  # no traceback reaches a user; the log has it at level debug
+        logging.getLogger(__name__).debug("internal error", exc_info=True)
+        print(f"imagecached: internal error: {type(error).__name__}: {error}", file=sys.stderr)
+        return FAILED
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -118,3 +118,16 @@ def test_it_can_be_run_as_a_module() -> None:
         check=True,
     )
     assert ended.stdout == f"imagecached {__version__}\n"
+
+
+def test_the_unforeseen_ends_in_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A fault of ours is told in a line with exit code 1, never as a traceback."""
+
+    def broken(_: object) -> str:
+        raise ZeroDivisionError("never mind")
+
+    monkeypatch.setattr(cli, "render", broken)
+    assert cli.main(["config"]) == 1
+    assert capsys.readouterr().err == "imagecached: internal error: ZeroDivisionError: never mind\n"
