@@ -7,6 +7,8 @@ with another one.
 from __future__ import annotations
 
 import gzip
+import os
+import stat
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -27,6 +29,17 @@ from tests.support.reference import Reference, Refusal, serve_reference
 pytestmark = [pytest.mark.root, pytest.mark.containerd]
 
 _AWKWARD = catalogue()
+_TAR = ["tar", "--sort=name"]
+_WRITERS = {
+    "pax": [*_TAR, "--format=pax", "--xattrs", "--xattrs-include=*", "--acls"],
+    "pax-sparse-0.0": [*_TAR, "--format=pax", "--sparse", "--sparse-version=0.0", "--xattrs"],
+    "pax-sparse-0.1": [*_TAR, "--format=pax", "--sparse", "--sparse-version=0.1"],
+    "pax-sparse-1.0": [*_TAR, "--format=pax", "--sparse", "--sparse-version=1.0"],
+    "gnu": [*_TAR, "--format=gnu"],
+    "oldgnu": [*_TAR, "--format=oldgnu"],
+    "ustar": [*_TAR, "--format=ustar"],
+    "v7": [*_TAR, "--format=v7"],
+}
 
 
 @pytest.fixture(scope="module")
@@ -102,6 +115,22 @@ async def test_image_without_parents_is_the_same_at_every_prefix(reference: Refe
         await _assert_same(prefix, reference, ours)
 
 
+@pytest.mark.parametrize("writer", _WRITERS)
+async def test_layer_of_every_writer_is_the_same(
+    writer: str, tmp_path: Path, reference: Reference, ours: Ours
+) -> None:
+    """One odd folder, archived by GNU tar in each of its formats."""
+    root = tmp_path / "root"
+    _odd_folder(root)
+    made = tmp_path / "layer.tar"
+    # 2: the old formats leave out what they cannot hold.
+    done = subprocess.run([*_WRITERS[writer], "-cf", made, "-C", root, "."], capture_output=True, check=False)
+    assert done.returncode in (0, 2), done.stderr
+    image = case(f"writer-{writer}", [made.read_bytes()])
+    reference.load([image])
+    await _assert_same(image, reference, ours)
+
+
 async def test_hard_link_into_a_lower_layer_is_what_tar_makes(tmp_path: Path, ours: Ours) -> None:
     """containerd refuses such an image; unpacked by GNU tar into one folder it is what its author had."""
     facts = {"mode": 0o4755, "uid": 5, "gid": 6, "mtime": 77, "xattrs": {b"user.a": b"b"}}
@@ -129,6 +158,32 @@ async def test_hard_link_into_a_lower_layer_is_what_tar_makes(tmp_path: Path, ou
     assert not isinstance(mine, Refusal), mine
     theirs = listing(root)
     assert differences(mine, theirs, unpacked_after=theirs[b"."].mtime_ns - 60 * 10**9) == []
+
+
+def _odd_folder(root: Path) -> None:
+    """Long names and targets, sparse and linked files, times with nanoseconds, devices, attributes."""
+    deep = root / ("d" * 90) / ("e" * 90) / ("f" * 90)
+    deep.mkdir(parents=True)
+    (deep / "file").write_bytes(b"deep")
+    (root / "long").symlink_to("t" * 150)
+    (root / "plain").write_bytes(b"plain" * 1000)
+    (root / "linked").hardlink_to(root / "plain")
+    (deep / "linked").hardlink_to(root / "plain")
+    with (root / "sparse").open("wb") as file:
+        for offset in range(0, 3_000_000, 300_000):
+            file.seek(offset)
+            file.write(b"piece" * 100)
+        file.truncate(4_000_000)
+    (root / "hole").touch()
+    os.truncate(root / "hole", 1_000_000)
+    (root / "suid").touch()
+    os.chown(root / "suid", 2_500_000, 4_000_000_000)
+    (root / "suid").chmod(0o6755)
+    os.mkfifo(root / "pipe")
+    os.mknod(root / "null", 0o666 | stat.S_IFCHR, os.makedev(1, 3))
+    os.setxattr(root / "plain", "user.mark", b"a\0b\n")
+    for path in [root, *root.rglob("*")]:
+        os.utime(path, ns=(0, 1_600_000_000_123_456_789), follow_symlinks=False)
 
 
 def _distribution() -> Case:
