@@ -45,15 +45,22 @@ class Node:
         certs = self.containerd.directory / "certs.d"
         self.containerd.ctr("images", "pull", "--hosts-dir", certs, "--snapshotter", "imagecached", reference)
 
+    def end_leases(self) -> None:
+        """Let containerd collect what no image refers to."""
+        for lease in self.containerd.ctr("leases", "list", "--quiet").split():
+            self.containerd.ctr("leases", "delete", lease)
+
     async def register(self, reference: str, namespace: str = "default") -> None:
         """Tell containerd of the prepared chain, as its unpackers do: through its own snapshots service.
 
-        (``ctr`` of containerd 1.6 unpacks without telling us what it is about to unpack.)
+        (``ctr`` of containerd 1.6 unpacks without telling us what it is about to unpack.) A lease keeps the
+        chain from a garbage collection that comes before an image refers to it.
         """
         described = self.daemon.ask("describe", reference)
+        lease = self.containerd.ctr("--namespace", namespace, "leases", "create").strip()
         channel = Channel(path=str(self.containerd.socket))
         try:
-            snapshots = Snapshots(channel, namespace=namespace)
+            snapshots = Snapshots(channel, namespace=namespace, lease=lease)
             parent = ""
             for chain_id in chain_ids([Digest(layer["diff_id"]) for layer in described["layers"]]):
                 await snapshots.register(chain_id, parent)
@@ -141,6 +148,7 @@ async def test_an_image_that_we_prepared(demo: Registry, node: Node) -> None:
     node.daemon.ctl("gc")
     assert node.layers() == layers
     assert node.run(hello) == "Hello, world!\n"
+    node.end_leases()
     node.containerd.ctr("images", "remove", "--sync", hello)
     assert node.snapshots() == []
     node.daemon.ctl("gc")

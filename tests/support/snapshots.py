@@ -39,11 +39,14 @@ _MS_REC: Final = 16384
 class Snapshots:
     """The ten methods as containerd's metadata layer calls them, for one snapshotter name and namespace."""
 
-    def __init__(self, channel: Channel, snapshotter: str = NAME, namespace: str = "default") -> None:
+    def __init__(
+        self, channel: Channel, snapshotter: str = NAME, namespace: str = "default", lease: str = ""
+    ) -> None:
         self._channel = channel
         self._stub = SnapshotsStub(channel)
         self._snapshotter = snapshotter
-        self._metadata = {"containerd-namespace": namespace} if namespace else {}
+        given = {"containerd-namespace": namespace, "containerd-lease": lease}
+        self._metadata = {name: value for name, value in given.items() if value}
 
     def of(self, *, snapshotter: str = NAME, namespace: str = "default") -> Snapshots:
         """The same server seen by another."""
