@@ -9,7 +9,14 @@
 | ``tars`` | layers made by hand, entry by entry |
 | ``debian`` | layers made from Debian's packages |
 | ``demo`` | the two small images that share a layer |
+| ``rawtar`` | layers made by hand, byte by byte: what no good writer would produce |
+| ``awkward`` | the catalogue of odd images, and containerd's verdict on each |
+| ``stacks``, ``mutations`` | random layers and damaged archives, each a function of its seed |
+| ``listing`` | a tree as facts, and how two trees differ |
+| ``reference`` | what containerd makes of many images |
+| ``ours`` | what we make of them; the only one that imports ``imagecached`` |
+| ``fsck`` | a second opinion on layer files |
 | ``mounts`` | what is mounted below a folder, and how to get rid of it |
 
-Nothing here imports ``imagecached``: what the tests compare with must not lean on what they test.
+Nothing else here imports ``imagecached``: what the tests compare with must not lean on what they test.
 """
