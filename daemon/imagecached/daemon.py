@@ -234,7 +234,7 @@ def _pull_settings(config: Config) -> PullSettings:
     pull = config.pull
     return PullSettings(
         images_at_once=pull.images_at_once,
-        layers_at_once=pull.layers_at_once,
+        layers_at_once=pull.layers_at_once or max(2, len(os.sched_getaffinity(0))),
         platform=Platform.parse(pull.platform) if pull.platform else Platform.host(),
         limits=_limits(config.limits),
     )

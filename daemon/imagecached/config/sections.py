@@ -109,8 +109,13 @@ class PullSection(msgspec.Struct, frozen=True, kw_only=True):
 
     images_at_once: Annotated[int, _says("Images pulled at the same time.", ge=1, le=64)] = 4
     layers_at_once: Annotated[
-        int, _says("Layers fetched and written at the same time, over all images.", ge=1, le=64)
-    ] = 4
+        int,
+        _says(
+            "Layers fetched and written at once, over all images; 0 = one per processor, at least 2.",
+            ge=0,
+            le=64,
+        ),
+    ] = 0
     ranged_connections: Annotated[
         int, _says("Connections that share one large layer; 1 = never split.", ge=1, le=32)
     ] = 4
@@ -119,8 +124,9 @@ class PullSection(msgspec.Struct, frozen=True, kw_only=True):
         _says("Pieces of a split layer; memory per layer is about connections x this.", ge=64 * KiB, le=GiB),
     ] = 8 * MiB
     ranged_threshold_bytes: Annotated[
-        int, _says("Layers smaller than this come over one connection.", ge=0)
-    ] = 64 * MiB
+        int,
+        _says("Smaller layers come over one connection, which costs less where the network is fast.", ge=0),
+    ] = 512 * MiB
     platform: Annotated[
         str,
         _says(

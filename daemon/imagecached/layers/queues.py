@@ -18,8 +18,8 @@ from imagecached.layers.codec import inflater
 from imagecached.oci.documents import Descriptor
 
 INBOX_BYTES: Final = 2 << 20
-BUFFER_BYTES: Final = 512 << 10
-RING: Final = 6
+BUFFER_BYTES: Final = 1 << 20
+RING: Final = 4
 
 
 class Stopped(Exception):

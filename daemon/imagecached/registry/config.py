@@ -20,7 +20,7 @@ class Ranged:
 
     connections: int = 4
     chunk_bytes: int = 8 << 20
-    threshold_bytes: int = 64 << 20
+    threshold_bytes: int = 512 << 20
 
     def __post_init__(self) -> None:
         if self.connections < 1 or self.chunk_bytes < 1:

@@ -28,7 +28,7 @@ from tests.support import tars
 TAR = "application/vnd.oci.image.layer.v1.tar"
 GZIP = f"{TAR}+gzip"
 SMALL = os.urandom(100_000)
-LARGE = os.urandom(6 << 20)
+LARGE = os.urandom(INBOX_BYTES + RING * BUFFER_BYTES + (2 << 20))
 WAIT = 20
 
 
