@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,6 +12,7 @@ import pytest
 from imagecached.containers import Containers
 from imagecached.mounts import Method, Mounter, mountinfo, syscalls
 from tests.fakes.prepared import FakeStore
+from tests.support.debian import packages_tar
 from tests.support.layerfiles import layer_file
 from tests.support.tars import directory, file, symlink
 
@@ -20,9 +23,10 @@ GROUP = b"root:x:0:\nwheel:x:10:root,app\napp:x:1001:\nextra:x:2000:app\n"
 @pytest.fixture(scope="session")
 def busybox(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A layer file with a static busybox, users and groups."""
-    program = Path("/bin/busybox")
-    if not program.is_file():
-        pytest.fail("needs the package busybox-static", pytrace=False)
+    with tarfile.open(fileobj=io.BytesIO(packages_tar(["busybox-static"]))) as archive:
+        packed = archive.extractfile("usr/bin/busybox")
+        assert packed is not None
+        program = packed.read()
     tools = [
         symlink(f"bin/{name}", "busybox")
         for name in ("sh", "id", "env", "pwd", "cat", "sleep", "true", "tty")
@@ -30,7 +34,7 @@ def busybox(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return layer_file(
         tmp_path_factory.mktemp("busybox") / "busybox.erofs",
         directory("bin"),
-        file("bin/busybox", program.read_bytes(), mode=0o755),
+        file("bin/busybox", program, mode=0o755),
         *tools,
         directory("etc"),
         file("etc/passwd", PASSWD),
