@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-from imagecached.ctl.client import Daemon
 from imagecached.ctl.program import run
-from tests.fakes.ports import FakePorts, Served, serve_api
+from tests.fakes.ports import Served
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,22 +22,6 @@ class Ended:
 
 
 Ctl = Callable[..., Ended]
-
-
-@pytest.fixture
-def fakes(tmp_path: Path) -> FakePorts:
-    return FakePorts(tmp_path)
-
-
-@pytest.fixture
-def served(fakes: FakePorts, tmp_path: Path) -> Iterator[Served]:
-    with serve_api(fakes, tmp_path / "api.sock") as served:
-        yield served
-
-
-@pytest.fixture
-def daemon(served: Served) -> Daemon:
-    return Daemon(str(served.socket))
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""The real API over fakes, and the real client."""
+"""The HTTP API over fakes of everything behind it, for the tests of both of its ends."""
 
 from __future__ import annotations
 
