@@ -1,4 +1,4 @@
-"""Three asyncio tools that the rest is built on: shielded threads, shared flights, backoff.
+"""The asyncio tools that the rest is built on: shielded threads, shared flights, errors of groups, backoff.
 
 Knows none of our nouns and does no I/O of its own. Invariants: work handed to :func:`finish` is wholly done
 or has wholly failed when the call ends, cancelled or not; a flight's task ends before its last passenger's
@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import random
-from collections.abc import Awaitable, Callable, Hashable
+from collections.abc import Awaitable, Callable, Hashable, Iterator
 from functools import partial
 from typing import Generic, ParamSpec, TypeVar
 
@@ -105,6 +105,15 @@ async def _outcome(start: Callable[[], Awaitable[T]]) -> T | BaseException:
         return await start()
     except Exception as error:  # noqa: BLE001  re-raised by every passenger's join
         return error
+
+
+def leaves(errors: ExceptionGroup[Exception]) -> Iterator[Exception]:
+    """The errors of a task group, however nested, first to last."""
+    for error in errors.exceptions:
+        if isinstance(error, ExceptionGroup):
+            yield from leaves(error)
+        else:
+            yield error
 
 
 def backoff(attempt: int, *, first: float, most: float, jitter: random.Random | None = None) -> float:

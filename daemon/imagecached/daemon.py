@@ -12,7 +12,6 @@ import logging
 import os
 import signal
 import time
-from collections.abc import Iterator
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from dataclasses import dataclass
 from functools import partial
@@ -75,19 +74,10 @@ async def _serve(config: Config) -> None:
                 group.create_task(_stop_on_signal(), name="signals")
                 await _run_services(parts, group)
         except ExceptionGroup as errors:
-            for error in _leaves(errors):
+            for error in aio.leaves(errors):
                 if not isinstance(error, _Stop):
                     raise error from None
             log.info("stopped")
-
-
-def _leaves(errors: ExceptionGroup[Exception]) -> Iterator[Exception]:
-    """The errors of a group, however nested."""
-    for error in errors.exceptions:
-        if isinstance(error, ExceptionGroup):
-            yield from _leaves(error)
-        else:
-            yield error
 
 
 async def _build(config: Config, stack: AsyncExitStack) -> Parts:
@@ -106,13 +96,13 @@ async def _build(config: Config, stack: AsyncExitStack) -> Parts:
 
 async def _run_services(parts: Parts, group: asyncio.TaskGroup) -> None:
     """Open the doors and keep them open until the group is cancelled."""
-    config, not_ready = parts.config, ["starting"]
+    config, ready = parts.config, asyncio.Event()
     settings = _pull_settings(config)
     images = Images(parts.registry, parts.store, settings, group, metrics=parts.metrics, events=parts.events)
     parts.metrics.watch(partial(_readings, parts, images))
 
     def why_not_ready() -> str | None:
-        return not_ready[0] if not_ready else None
+        return None if ready.is_set() else "starting"
 
     ports = api.Ports(
         images=images,
@@ -137,7 +127,7 @@ async def _run_services(parts: Parts, group: asyncio.TaskGroup) -> None:
         if (listen := split_address(config.http.address)) is not None:
             pages = web.application(parts.metrics, why_not_ready)
             await doors.enter_async_context(web.serve(pages, *listen))
-        not_ready.clear()
+        ready.set()
         memory.give_back()
         notify("READY=1")
         log.info("ready", extra={"socket": str(section.socket), "mount_method": parts.mounter.method})

@@ -1,4 +1,4 @@
-"""aio: threads that are never abandoned, and one flight per key."""
+"""aio: threads that are never abandoned, one flight per key, errors out of their groups."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import threading
 
 import pytest
 
-from imagecached.aio import Flights, backoff, finish
+from imagecached.aio import Flights, backoff, finish, leaves
 
 
 async def test_finish_returns_the_result_and_raises_the_error() -> None:
@@ -137,3 +137,10 @@ def test_backoff_grows_and_is_bounded() -> None:
     top = [max(backoff(n, first=1, most=10, jitter=random.Random(i)) for i in range(200)) for n in range(6)]
     assert top[0] <= 1 < top[1] <= 2 < top[2] <= 4 < top[3] <= 8
     assert max(top) <= 10
+
+
+def test_the_errors_of_nested_groups_come_out_in_order() -> None:
+    """Whatever the nesting, first to last."""
+    first, second, third = ValueError("1"), KeyError("2"), OSError("3")
+    nested = ExceptionGroup("outer", [ExceptionGroup("inner", [first, second]), third])
+    assert list(leaves(nested)) == [first, second, third]

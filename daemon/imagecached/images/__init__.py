@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from imagecached import memory
-from imagecached.aio import Flights
+from imagecached.aio import Flights, leaves
 from imagecached.errors import Corrupt
 from imagecached.events import EventLog
 from imagecached.images.transfers import LayerTransfer, Pull, PullResult, Transfer, plan
@@ -71,6 +71,7 @@ class Images:
         self._image_flights: Flights[tuple[str, Platform], PullResult] = Flights(group, "image")
         self._layer_flights: Flights[Digest, Layer] = Flights(group, "layer")
         self._transfers: dict[tuple[str, Platform], Transfer] = {}
+        self._resting: asyncio.TimerHandle | None = None
 
     def waiting(self) -> tuple[int, int]:
         """Pulls and layers that wait for their turn."""
@@ -98,7 +99,13 @@ class Images:
         except Exception as error:  # noqa: BLE001  raised again to whoever waits
             return error
         finally:
-            asyncio.get_running_loop().call_later(_REST_SECONDS, self._rest)
+            self._rest_later()
+
+    def _rest_later(self) -> None:
+        """One timer, begun anew by every pull that ends."""
+        if self._resting is not None:
+            self._resting.cancel()
+        self._resting = asyncio.get_running_loop().call_later(_REST_SECONDS, self._rest)
 
     def _rest(self) -> None:
         if not self._image_flights:
@@ -152,7 +159,7 @@ class Images:
         if isinstance(manifest, Manifest):
             transfer.layers = plan(manifest.layers, here.diff_ids)
         for layer in transfer.layers:
-            layer.source, layer.done = "present", layer.size
+            layer.was_present()
         self._store.touch(here.name)
         return PullResult(here.manifest_digest, here.chain_id)
 
@@ -163,7 +170,7 @@ class Images:
         missing = []
         for layer in transfer.layers:
             if self._store.layer(layer.diff_id) is not None:
-                layer.source, layer.done = "present", layer.size
+                layer.was_present()
             else:
                 missing.append(layer)
         await self._store.make_room(sum(layer.size for layer in missing))
@@ -173,7 +180,7 @@ class Images:
                 for layer in missing:
                     group.create_task(self._obtain(name, layer), name=f"layer {layer.diff_id}")
         except ExceptionGroup as errors:
-            raise _first(errors) from None
+            raise next(leaves(errors)) from None
 
     async def _obtain(self, name: Reference, layer: LayerTransfer) -> None:
         """Fetch a layer, or share the flight of another pull that is fetching it already."""
@@ -252,9 +259,3 @@ class Images:
         else:
             self._events.emit("pull_failed", transfer.image, error=str(error), **facts)
             log.warning("pull failed", extra={"image": transfer.image, "error": str(error), **facts})
-
-
-def _first(errors: ExceptionGroup[Exception]) -> Exception:
-    """The first error of a group, however nested."""
-    error = errors.exceptions[0]
-    return _first(error) if isinstance(error, ExceptionGroup) else error

@@ -41,6 +41,10 @@ class LayerTransfer:
     def size(self) -> int:
         return self.blob.size
 
+    def was_present(self) -> None:
+        """The store had it before the pull."""
+        self.source, self.done = "present", self.size
+
 
 @dataclass(slots=True)
 class Transfer:

@@ -25,7 +25,6 @@ from imagecached.layers.chunks import BLOCK, BLOCK_BITS, HOLE
 from imagecached.layers.node import Node
 
 SUPERBLOCK_OFFSET: Final = 1024
-SUPERBLOCK_BYTES: Final = 128
 MAGIC: Final = 0xE0F5E1E2
 LARGEST_FILE: Final = HOLE << BLOCK_BITS
 ROOT_NID: Final = 2  # some programs take inode 0 for "none"

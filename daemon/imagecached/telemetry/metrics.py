@@ -25,7 +25,6 @@ log = logging.getLogger(__name__)
 
 Phase = Literal["resolve", "fetch", "inflate", "commit"]
 Source = Literal["registry", "mirror", "reused"]
-Queue = Literal["images", "layers"]
 
 _PHASES: Final[tuple[Phase, ...]] = get_args(Phase)
 _SOURCES: Final[tuple[Source, ...]] = get_args(Source)
