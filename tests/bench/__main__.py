@@ -16,12 +16,14 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
-from tests.bench import filesystem, recipes, report, traffic
+from tests.bench import filesystem, link, recipes, report, traffic
 from tests.bench.contestants import Contestant, contestants
 from tests.support.listing import listing
 from tests.support.registry import Registry, serve_registry
+
+_CONTESTANTS: Final = "imagecached,containerd,containerd-other,containerd-other-igzip"
 
 
 def main() -> int:
@@ -34,6 +36,9 @@ def main() -> int:
     with serve_registry(cache / "registry") as registry:
         for image in images:
             push(recipes.build(cache, image), f"{registry.address}/bench/{image}:1")
+    if arguments.link:
+        link.enter(arguments.link)  # building asked the network, pulling needs none
+    with serve_registry(cache / "registry") as registry:
         players = [
             player
             for player in contestants(work / "store")
@@ -130,8 +135,11 @@ def _arguments() -> argparse.Namespace:
         "--images", default="tiny,flink,flink-zstd,manyfiles,big", help=f"of {','.join(recipes.RECIPES)}"
     )
     parser.add_argument(
-        "--contestants", default="imagecached,containerd,containerd-other,containerd-other-igzip"
+        "--contestants",
+        help="of imagecached, containerd, containerd-other, containerd-other-igzip and blobs, a bare"
+        " concurrent download\n(default: all but blobs; with --link imagecached and blobs)",
     )
+    parser.add_argument("--link", help="rate of the way to the registry, as tc writes it: 500mbit")
     parser.add_argument("--repetitions", type=int, default=5)
     parser.add_argument(
         "--base",
@@ -143,7 +151,11 @@ def _arguments() -> argparse.Namespace:
     )
     parser.add_argument("--json", type=Path, help="write every run there")
     parser.add_argument("--cache", type=Path, default=Path(".cache/bench").resolve())
-    return parser.parse_args()
+    arguments = parser.parse_args()
+    usual = "imagecached,blobs" if arguments.link else _CONTESTANTS
+    arguments.contestants = arguments.contestants or usual
+    arguments.base = arguments.base or ("blobs" if arguments.link else None)
+    return arguments
 
 
 if __name__ == "__main__":

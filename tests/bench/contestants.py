@@ -6,15 +6,19 @@ run.
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
 import sys
+import urllib.request
 from collections.abc import Callable
 from pathlib import Path
+from typing import Final
 
 from tests.support.processes import await_true, stop
 
+_MANIFEST: Final = "application/vnd.oci.image.manifest.v1+json"
 CONTAINERD_CONFIG = """\
 version = 2
 root = "{folder}/root"
@@ -125,13 +129,38 @@ class Containerd(Contestant):
         subprocess.run([*self.ctr, "images", "unmount", "--rm", str(target)], check=True, capture_output=True)
 
 
+class Blobs(Contestant):
+    """The floor: all blobs fetched at once into files, nothing looked at, nothing made durable."""
+
+    name = "blobs"
+
+    def start(self) -> None:
+        (self.folder / "root").mkdir()
+
+    def pull(self, image: str) -> list[str]:
+        address, _, rest = image.partition("/")
+        name, _, tag = rest.rpartition(":")
+        base = f"http://{address}/v2/{name}"
+        request = urllib.request.Request(f"{base}/manifests/{tag}", headers={"Accept": _MANIFEST})
+        with urllib.request.urlopen(request) as answer:
+            manifest = json.load(answer)
+        digests = [part["digest"] for part in (manifest["config"], *manifest["layers"])]
+        argv = ["curl", "--fail", "--silent", "--parallel", "--parallel-max", "8"]
+        for digest in digests:
+            argv += [f"{base}/blobs/{digest}", "--output", str(self.folder / "root" / digest[7:])]
+        return argv
+
+    def cpu_seconds(self) -> float:
+        return 0.0  # curl is a child of the runner
+
+
 def _succeeds(argv: list[str]) -> bool:
     return subprocess.run(argv, capture_output=True, check=False).returncode == 0
 
 
 def contestants(folder: Path) -> list[Contestant]:
     """Ours, the distribution's containerd, and another if ``BENCH_CONTAINERD`` names a folder of binaries."""
-    found: list[Contestant] = [Ours(folder)]
+    found: list[Contestant] = [Ours(folder), Blobs(folder)]
     system = shutil.which("containerd")
     if system:
         found.append(Containerd(folder, binaries=Path(system).parent, name="containerd"))
