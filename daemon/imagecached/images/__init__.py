@@ -2,7 +2,9 @@
 
 Owns the flights: one per image and one per layer, whoever asks. Knows neither HTTP nor SQL. Invariants: a
 layer is published only after its bytes were verified; an image is recorded only when every layer is there;
-what a pull needs is held against gc until it is recorded.
+what a pull needs is held against gc until it is recorded; callers of different access share no flight,
+so nobody gets bytes, or an error, by somebody else's login. A layer that is in the store is used by every
+image that names it: to name it is to know the digest of its content.
 """
 
 from __future__ import annotations
@@ -26,13 +28,14 @@ from imagecached.oci.documents import Manifest
 from imagecached.oci.parse import parse_manifest
 from imagecached.oci.platform import Platform
 from imagecached.oci.reference import Reference
-from imagecached.registry import Registry, Resolved
+from imagecached.registry import NOTHING, Access, Registry, Resolved
 from imagecached.store import ImageRecord, Layer, Store
 from imagecached.telemetry import Metrics
 
 __all__ = ["Images", "Pull", "PullResult", "PullSettings", "Transfer"]
 
 log = logging.getLogger(__name__)
+_Key = tuple[str, Platform, Access]
 
 _REST_SECONDS: Final = 2.0  # after the last pull, before its memory goes back to the system
 
@@ -68,9 +71,9 @@ class Images:
         self._events = events
         self._image_slots = asyncio.Semaphore(settings.images_at_once)
         self._layer_slots = asyncio.Semaphore(settings.layers_at_once)
-        self._image_flights: Flights[tuple[str, Platform], PullResult] = Flights(group, "image")
-        self._layer_flights: Flights[Digest, Layer] = Flights(group, "layer")
-        self._transfers: dict[tuple[str, Platform], Transfer] = {}
+        self._image_flights: Flights[_Key, PullResult] = Flights(group, "image")
+        self._layer_flights: Flights[tuple[Digest, Access], Layer] = Flights(group, "layer")
+        self._transfers: dict[_Key, Transfer] = {}
         self._resting: asyncio.TimerHandle | None = None
 
     def waiting(self) -> tuple[int, int]:
@@ -81,18 +84,16 @@ class Images:
             max(0, len(self._layer_flights) - settings.layers_at_once),
         )
 
-    def pull(self, reference: str, platform: str | None = None) -> Pull:
+    def pull(self, reference: str, platform: str | None = None, access: Access = NOTHING) -> Pull:
         """Start or join a pull. InvalidInput for what is no reference or no platform."""
         name = Reference.parse(reference)
         wanted = Platform.parse(platform) if platform else self._settings.platform
-        key = (str(name), wanted)
+        key = (str(name), wanted, access)
         transfer = self._transfers.setdefault(key, Transfer(str(name)))
         passenger = self._ride(key, name, transfer)
         return Pull(transfer, self._group.create_task(passenger, name=f"pull {name}"))
 
-    async def _ride(
-        self, key: tuple[str, Platform], name: Reference, transfer: Transfer
-    ) -> PullResult | Exception:
+    async def _ride(self, key: _Key, name: Reference, transfer: Transfer) -> PullResult | Exception:
         """The flight's result or error as a value: a failed pull must not fail the task group."""
         try:
             return await self._image_flights.join(key, lambda: self._pull(key, name, transfer))
@@ -111,14 +112,14 @@ class Images:
         if not self._image_flights:
             memory.give_back()
 
-    async def _pull(self, key: tuple[str, Platform], name: Reference, transfer: Transfer) -> PullResult:
+    async def _pull(self, key: _Key, name: Reference, transfer: Transfer) -> PullResult:
         error: BaseException | None = None
         self._transfers[key] = transfer
         transfer.begin()
         try:
             with transfer.phase("total"):
                 async with self._image_slots:
-                    result = await self._make_present(name, key[1], transfer)
+                    result = await self._make_present(name, key, transfer)
             transfer.state = "ready"
             return result
         except BaseException as caught:
@@ -129,30 +130,31 @@ class Images:
             self._transfers.pop(key, None)
             self._report(transfer, error)
 
-    async def _make_present(self, name: Reference, platform: Platform, transfer: Transfer) -> PullResult:
+    async def _make_present(self, name: Reference, key: _Key, transfer: Transfer) -> PullResult:
+        _, platform, access = key
         with transfer.phase("resolve"):
-            if here := await self._unchanged(name, platform):
+            if here := await self._unchanged(name, platform, access):
                 return self._already(here, transfer)
-            resolved = await self._registry.resolve(name, platform)
+            resolved = await self._registry.resolve(name, platform, access)
         manifest, config = resolved.manifest, resolved.config
         transfer.layers = plan(manifest.layers, config.diff_ids)
         transfer.state = "fetching"
         with self._store.hold(f"pull {name}", (*config.diff_ids, *chain_ids(config.diff_ids))):
             with transfer.phase("fetch"):
-                await self._fetch_missing(name, transfer)
+                await self._fetch_missing(name, access, transfer)
             transfer.state = "preparing"
             with transfer.phase("prepare"):
                 record = await self._record(name, resolved)
         return PullResult(record.manifest_digest, record.chain_id)
 
-    async def _unchanged(self, name: Reference, platform: Platform) -> ImageRecord | None:
+    async def _unchanged(self, name: Reference, platform: Platform, access: Access) -> ImageRecord | None:
         """The image in the store if it is whole and still what ``name`` means: no request by digest, one by
         tag.
         """
         here = self._store.image(str(name))
         if here is None or here.damaged or platform.rank(here.platform) is None:
             return None
-        return here if here.target.digest == await self._registry.digest(name) else None
+        return here if here.target.digest == await self._registry.digest(name, access) else None
 
     def _already(self, here: ImageRecord, transfer: Transfer) -> PullResult:
         manifest = parse_manifest(here.manifest)
@@ -163,7 +165,7 @@ class Images:
         self._store.touch(here.name)
         return PullResult(here.manifest_digest, here.chain_id)
 
-    async def _fetch_missing(self, name: Reference, transfer: Transfer) -> None:
+    async def _fetch_missing(self, name: Reference, access: Access, transfer: Transfer) -> None:
         """Every layer here, or the first error; the biggest are begun first, so that none of them comes last
         alone.
         """
@@ -178,36 +180,37 @@ class Images:
         try:
             async with asyncio.TaskGroup() as group:
                 for layer in missing:
-                    group.create_task(self._obtain(name, layer), name=f"layer {layer.diff_id}")
+                    group.create_task(self._obtain(name, access, layer), name=f"layer {layer.diff_id}")
         except ExceptionGroup as errors:
             raise next(leaves(errors)) from None
 
-    async def _obtain(self, name: Reference, layer: LayerTransfer) -> None:
+    async def _obtain(self, name: Reference, access: Access, layer: LayerTransfer) -> None:
         """Fetch a layer, or share the flight of another pull that is fetching it already."""
-        await self._layer_flights.join(layer.diff_id, lambda: self._fetch(name, layer))
+        key = (layer.diff_id, access)
+        await self._layer_flights.join(key, lambda: self._fetch(name, access, layer))
         layer.source = layer.source or "shared"
         layer.done = layer.size
 
-    async def _fetch(self, name: Reference, layer: LayerTransfer) -> Layer:
+    async def _fetch(self, name: Reference, access: Access, layer: LayerTransfer) -> Layer:
         """Fetch and publish a layer; what a mirror got wrong is asked of the registry itself, once."""
         layer.source = "fetched"
         async with self._layer_slots:
             try:
-                return await self._write(name, layer, mirrors=True)
+                return await self._write(name, access, layer, mirrors=True)
             except Corrupt as error:
-                if not await self._registry.mirrored(name):
+                if not await self._registry.mirrored(name, access):
                     raise
                 log.warning("mirror sent wrong bytes", extra={"image": str(name), "error": str(error)})
                 layer.done = 0
-                return await self._write(name, layer, mirrors=False)
+                return await self._write(name, access, layer, mirrors=False)
 
-    async def _write(self, name: Reference, layer: LayerTransfer, *, mirrors: bool) -> Layer:
+    async def _write(self, name: Reference, access: Access, layer: LayerTransfer, *, mirrors: bool) -> Layer:
         def advance(count: int) -> None:
             layer.done += count
 
         async with (
             self._store.ingest(layer.diff_id) as ingest,
-            aclosing(self._registry.fetch(name, layer.blob, mirrors=mirrors)) as chunks,
+            aclosing(self._registry.fetch(name, layer.blob, access, mirrors=mirrors)) as chunks,
         ):
             info = await write_layer(
                 chunks,

@@ -18,6 +18,7 @@ import msgspec
 from yarl import URL
 
 from imagecached.errors import AccessDenied, Corrupt, InvalidInput, NotFound, Unsupported
+from imagecached.registry.access import NOTHING, Access
 from imagecached.registry.answers import redacted, refuse
 from imagecached.registry.challenges import Challenge
 from imagecached.registry.clock import Clock
@@ -52,11 +53,17 @@ class _Grant:
 
 
 class Authorizer:
-    """Answers challenges with the logins of ``credentials``."""
+    """Answers challenges with the logins of ``access``, else with those of ``credentials``.
 
-    def __init__(self, transport: Transport, credentials: Credentials, clock: Clock) -> None:
+    One per access, so that no token is used for whoever did not bring the login that it was granted for.
+    """
+
+    def __init__(
+        self, transport: Transport, credentials: Credentials, clock: Clock, access: Access = NOTHING
+    ) -> None:
         self._transport = transport
         self._credentials = credentials
+        self._access = access
         self._clock = clock
         self._grants: dict[tuple[URL, str], _Grant] = {}
 
@@ -88,7 +95,8 @@ class Authorizer:
             if grant.header and grant.header != rejected:
                 return grant.header  # someone else was quicker
             assert grant.challenge is not None
-            login = await self._credentials.lookup(endpoint.host)
+            login = self._access.login(endpoint.host, repository)
+            login = login or await self._credentials.lookup(endpoint.host)
             grant.header = ""
             if grant.challenge.scheme == "basic":
                 grant.header, grant.expires = _basic(endpoint, login), float("inf")

@@ -50,7 +50,9 @@ def basic_auth(username: str, password: str) -> str:
     return f"Basic {base64.b64encode(f'{username}:{password}'.encode()).decode()}"
 
 
-class _Entry(msgspec.Struct):
+class Entry(msgspec.Struct):
+    """One login as ``config.json`` has it."""
+
     auth: str = ""
     username: str = ""
     password: str = ""
@@ -59,7 +61,7 @@ class _Entry(msgspec.Struct):
 
 
 class _File(msgspec.Struct, rename="camel"):
-    auths: dict[str, _Entry] | None = None
+    auths: dict[str, Entry] | None = None
     cred_helpers: dict[str, str] | None = None
     creds_store: str | None = None
 
@@ -128,14 +130,17 @@ def _read(file: Path) -> _File:
 
 def _stored(content: _File, host: str, file: Path) -> Login | None:
     entry = next(_entries(content, host), None)
-    if entry is None:
-        return None
+    return None if entry is None else login_of(entry, file)
+
+
+def login_of(entry: Entry, file: Path | str) -> Login | None:
+    """What an entry says; None if it says nothing. InvalidInput names ``file``."""
     username, password = _decoded(entry, file) if entry.auth else (entry.username, entry.password)
     login = Login(username, password, entry.identitytoken, entry.registrytoken)
     return None if login == Login() else login
 
 
-def _entries(content: _File, host: str) -> Iterator[_Entry]:
+def _entries(content: _File, host: str) -> Iterator[Entry]:
     """Matching entries: exact names first, then names that are URLs of the host."""
     auths = content.auths or {}
     names = _DOCKER_HUB if host in _DOCKER_HUB else {host}
@@ -147,7 +152,7 @@ def _hostname(key: str) -> str:
     return key.partition("://")[2].partition("/")[0] if "://" in key else key.partition("/")[0]
 
 
-def _decoded(entry: _Entry, file: Path) -> tuple[str, str]:
+def _decoded(entry: Entry, file: Path | str) -> tuple[str, str]:
     try:
         text = base64.b64decode(entry.auth, validate=True).decode()
     except (binascii.Error, UnicodeDecodeError, ValueError):

@@ -8,6 +8,7 @@ from typing import Final, Literal
 
 from yarl import URL
 
+from imagecached.registry.access import NOTHING, Access
 from imagecached.registry.addresses import is_loopback
 from imagecached.registry.config import RegistryConfig
 
@@ -55,13 +56,14 @@ class Endpoint:
         return url.with_query(ns=self.namespace) if self.namespace else url
 
 
-def own_endpoint(registry: str, config: RegistryConfig) -> Endpoint:
-    """The registry's own server."""
+def own_endpoint(registry: str, config: RegistryConfig, access: Access = NOTHING) -> Endpoint:
+    """The registry's own server. What ``access`` names is not the operator's word: not ``configured``."""
     host = _DOCKER_HUB_SERVER if registry == DOCKER_HUB else registry
-    scheme = "http" if plain_by_default(host, config) else "https"
+    plain = plain_by_default(host, config) or named_in(access.plain_http, host)
     insecure = named_in(config.insecure, host)
     named = insecure or named_in(config.plain_http, host)
-    return Endpoint(URL(f"{scheme}://{host}/v2"), skip_verify=insecure, configured=named)
+    skip = insecure or named_in(access.insecure, host)
+    return Endpoint(URL(f"{'http' if plain else 'https'}://{host}/v2"), skip_verify=skip, configured=named)
 
 
 def plain_by_default(host: str, config: RegistryConfig) -> bool:

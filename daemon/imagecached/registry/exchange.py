@@ -16,6 +16,7 @@ from yarl import URL
 
 from imagecached.aio import finish
 from imagecached.errors import ImagecachedError, NotFound, Unavailable
+from imagecached.registry.access import NOTHING, Access
 from imagecached.registry.answers import redacted, refuse
 from imagecached.registry.auth import Authorizer
 from imagecached.registry.challenges import parse_challenges
@@ -36,11 +37,17 @@ class Exchange:
     """Asks servers on behalf of the resolver and the blob reader."""
 
     def __init__(
-        self, transport: Transport, authorizer: Authorizer, config: RegistryConfig, clock: Clock
+        self,
+        transport: Transport,
+        authorizer: Authorizer,
+        config: RegistryConfig,
+        clock: Clock,
+        access: Access = NOTHING,
     ) -> None:
         self._transport = transport
         self._authorizer = authorizer
         self._config = config
+        self._access = access
         self._resting: dict[URL, float] = {}
         self.clock = clock
         self.patience = config.patience
@@ -50,7 +57,7 @@ class Exchange:
 
         InvalidInput: broken hosts.toml. NotFound: no server may.
         """
-        everyone = await finish(load_endpoints, registry, self._config)
+        everyone = await finish(load_endpoints, registry, self._config, self._access)
         able = [endpoint for endpoint in everyone if capability in endpoint.capabilities]
         if not able:
             raise NotFound(f"no server configured for {registry} may {capability}")

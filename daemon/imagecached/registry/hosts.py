@@ -18,6 +18,7 @@ from typing import Any, Final
 from yarl import URL
 
 from imagecached.errors import InvalidInput
+from imagecached.registry.access import NOTHING, Access
 from imagecached.registry.config import RegistryConfig
 from imagecached.registry.endpoints import CAPABILITIES, Endpoint, named_in, own_endpoint
 
@@ -31,9 +32,9 @@ _HEADER_NAME: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _HEADER_VALUE: Final = re.compile(r"[\t\x20-\x7e\x80-\xff]*")
 
 
-def load_endpoints(registry: str, config: RegistryConfig) -> tuple[Endpoint, ...]:
+def load_endpoints(registry: str, config: RegistryConfig, access: Access = NOTHING) -> tuple[Endpoint, ...]:
     """The servers of ``registry`` in the order to ask them. Reads files; InvalidInput names file and key."""
-    own = own_endpoint(registry, config)
+    own = own_endpoint(registry, config, access)
     directory = _directory(registry, config.certs_dirs)
     if directory is None:
         return (own,)
@@ -43,23 +44,27 @@ def load_endpoints(registry: str, config: RegistryConfig) -> tuple[Endpoint, ...
             return (_with_docker_certificates(own, directory),)
     except (OSError, UnicodeDecodeError) as error:
         raise InvalidInput(f"{directory}: {error}") from error
-    return parse_hosts(text, directory / HOSTS_FILE, registry, config)
+    return parse_hosts(text, directory / HOSTS_FILE, registry, config, access)
 
 
-def parse_hosts(text: str, file: Path, registry: str, config: RegistryConfig) -> tuple[Endpoint, ...]:
+def parse_hosts(
+    text: str, file: Path, registry: str, config: RegistryConfig, access: Access = NOTHING
+) -> tuple[Endpoint, ...]:
     """The endpoints that ``text``, the content of ``file``, gives for ``registry``. Pure; InvalidInput."""
     try:
         document = tomllib.loads(text)
     except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise InvalidInput(f"{file}: {error}") from error
-    own = own_endpoint(registry, config)
+    own = own_endpoint(registry, config, access)
     root = _Table(file, "", document)
     endpoints = [
         _endpoint(_Table(file, f'host."{server}".', table), server, own)
         for server, table in root.tables("host").items()
     ]
     endpoints.append(_endpoint(root, root.text("server"), own))
-    return tuple(_finished(endpoint, own, registry, config) for endpoint in endpoints)
+    return tuple(
+        _finished(endpoint, own, registry, (*config.insecure, *access.insecure)) for endpoint in endpoints
+    )
 
 
 def _directory(registry: str, roots: tuple[Path, ...]) -> Path | None:
@@ -132,11 +137,11 @@ def _base(table: _Table, server: str) -> URL:
     return url.origin().joinpath(path.lstrip("/"), encoded=True) if path else url.origin()
 
 
-def _finished(endpoint: Endpoint, own: Endpoint, registry: str, config: RegistryConfig) -> Endpoint:
+def _finished(endpoint: Endpoint, own: Endpoint, registry: str, insecure: tuple[str, ...]) -> Endpoint:
     return replace(
         endpoint,
         namespace=registry if endpoint.host != own.host else "",
-        skip_verify=endpoint.skip_verify or named_in(config.insecure, endpoint.host),
+        skip_verify=endpoint.skip_verify or named_in(insecure, endpoint.host),
     )
 
 

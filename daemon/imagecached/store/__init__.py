@@ -38,6 +38,7 @@ from imagecached.store.records import (
     Usage,
 )
 from imagecached.store.repair import put_right
+from imagecached.store.shelf import Shelf
 from imagecached.store.state import InUse, State
 
 __all__ = [
@@ -60,6 +61,7 @@ __all__ = [
     "PinKind",
     "Record",
     "Recovery",
+    "Shelf",
     "Snapshot",
     "Store",
     "StorePolicy",
@@ -81,6 +83,7 @@ class Store:
         self.recovered = recovered
         self.layout: Layout = state.layout
         self.ledger = Ledger(state)
+        self.shelf = Shelf(state)
 
     @classmethod
     async def open(cls, root: Path, policy: StorePolicy) -> Store:

@@ -22,10 +22,12 @@ POINTS: Final = (
     "seam.synced",
     "image.inserted",
     "image.recorded",
-    # remove an image; pin
+    # remove an image; pin; shelf a document
     "image.deleted",
     "image.removed",
     "pin.recorded",
+    "shelf.inserted",
+    "shelf.recorded",
     # free space
     "gc.planned",
     "gc.deleted",

@@ -4,6 +4,9 @@ SQLite has no page checksums, so every row of ours carries a **seal**: the CRC-3
 (``last_used`` excepted, which changes often and decides nothing but the order of eviction). Documents need
 none: their key is their digest. A snapshot without row has no files; a row without file is dropped at open
 (see recovery). The chain of a record need not exist: what the runtime knows outlives a lost layer.
+
+A database of an earlier schema is brought to this one step by step, each in one transaction; what it holds
+stays. Every version's tables are known, so one that was tampered with is still found before it is changed.
 """
 
 from __future__ import annotations
@@ -16,9 +19,7 @@ from typing import Final
 
 from imagecached.errors import Corrupt, FailedPrecondition
 
-SCHEMA_VERSION: Final = 1
-
-_SCHEMA: Final = """
+_FIRST: Final = """
 CREATE TABLE layers (
   diff_id TEXT PRIMARY KEY,
   tar_bytes INTEGER NOT NULL,
@@ -88,6 +89,18 @@ CREATE INDEX records_by_parent ON records (parent);
 CREATE INDEX records_by_chain ON records (chain_id);
 CREATE INDEX records_by_ref ON records (ref);
 """
+_SHELF: Final = """
+CREATE TABLE shelf (
+  kind TEXT NOT NULL,
+  key TEXT NOT NULL,
+  document TEXT NOT NULL,
+  seal INTEGER NOT NULL,
+  PRIMARY KEY (kind, key)
+) STRICT, WITHOUT ROWID;
+"""
+_STEPS: Final = (_FIRST, _SHELF)  # what each version adds; a step that was released is never edited
+
+SCHEMA_VERSION: Final = len(_STEPS)
 
 _SEALED: Final = {
     "layers": ("diff_id", "tar_bytes", "file_bytes", "disk_bytes", "entries", "created"),
@@ -101,6 +114,7 @@ _SEALED: Final = {
         "snapshotter", "name", "number", "kind", "parent", "chain_id", "ref", "labels", "created", "updated",
         "bytes", "inodes",
     ),
+    "shelf": ("kind", "key", "document"),
 }  # fmt: skip
 _UNSEALED: Final = {
     "layers": ("last_used",),
@@ -108,16 +122,22 @@ _UNSEALED: Final = {
     "images": ("last_used",),
     "pins": (),
     "records": (),
+    "shelf": (),
 }
 
 Value = str | int | float | None
 
 
-def create(connection: sqlite3.Connection) -> None:
+def create(connection: sqlite3.Connection, version: int = SCHEMA_VERSION) -> None:
     """Make the tables of an empty database, all or none."""
+    _take(connection, _STEPS[:version], version)
+
+
+def _take(connection: sqlite3.Connection, steps: Sequence[str], version: int) -> None:
+    """Go ``steps`` on to ``version``."""
     try:
         connection.executescript(
-            f"BEGIN IMMEDIATE; {_SCHEMA} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;"
+            f"BEGIN IMMEDIATE; {''.join(steps)} PRAGMA user_version = {version}; COMMIT;"
         )
     except BaseException:
         connection.rollback()
@@ -132,7 +152,9 @@ def insert(connection: sqlite3.Connection, table: str, sealed: Sequence[Value], 
 
 
 def check(connection: sqlite3.Connection) -> None:
-    """Raise Corrupt if the database is not whole, FailedPrecondition if a newer program made it."""
+    """Raise Corrupt if the database is not whole, FailedPrecondition if a newer program made it; bring one of
+    an older program up to date.
+    """
     version = connection.execute("PRAGMA user_version").fetchone()[0]
     if version > SCHEMA_VERSION:
         raise FailedPrecondition(
@@ -142,8 +164,10 @@ def check(connection: sqlite3.Connection) -> None:
         answer = connection.execute(f"PRAGMA {pragma}").fetchone()
         if answer not in (None, ("ok",)):
             raise Corrupt(f"{pragma}: {answer}")
-    if _definitions(connection) != _expected():
-        raise Corrupt("the tables are not those of this schema")
+    if version < 1 or _definitions(connection) != _expected(version):
+        raise Corrupt(f"the tables are not those of schema {version}")
+    if version < SCHEMA_VERSION:
+        _take(connection, _STEPS[version:], SCHEMA_VERSION)
     for table, columns in _SEALED.items():
         _check_seals(table, connection.execute(f"SELECT seal, {', '.join(columns)} FROM {table}"))  # noqa: S608 our own names
 
@@ -166,10 +190,10 @@ def _insertion(table: str) -> str:
 
 
 @cache
-def _expected() -> frozenset[tuple[str, ...]]:
+def _expected(version: int) -> frozenset[tuple[str, ...]]:
     connection = sqlite3.connect(":memory:", isolation_level=None)
     try:
-        create(connection)
+        create(connection, version)
         return _definitions(connection)
     finally:
         connection.close()

@@ -14,6 +14,7 @@ from imagecached.errors import Corrupt, InvalidInput, NotFound, OutOfSpace, Unav
 from imagecached.images import PullResult
 from imagecached.oci.chain import chain_ids
 from imagecached.oci.digest import Digest
+from imagecached.registry import NOTHING, Access
 from imagecached.store import StorePolicy
 from tests.fakes import faults
 from tests.fakes.registry import LAYER, FakeRegistry, descriptor
@@ -107,6 +108,24 @@ async def test_one_flight_per_layer(bench: Bench) -> None:
         await pull.wait()
     assert len(bench.fake.asked(digest)) == 1
     assert sorted(str(pull.progress().layers[0].source) for pull in pulls) == ["fetched", "shared"]
+
+
+async def test_callers_of_different_access_share_no_flight(bench: Bench) -> None:
+    """Neither of an image nor of a layer: what one login opens, or fails to open, is no other's outcome."""
+    bench.fake.put_image("demo", "1", [layer("a")])
+    gate = asyncio.Event()
+    blob = f"/v2/demo/blobs/{Digest.of(layer('a'))}"
+    bench.fake.script(blob, faults.gated(gate, after=100), faults.gated(gate, after=100))
+    accesses = (NOTHING, Access(plain_http=("r.io",)), Access(plain_http=("r.io",)))
+    pulls = [bench.images.pull(bench.name("demo:1"), access=access) for access in accesses]
+    while not all(pull.progress().layers and pull.progress().layers[0].done for pull in pulls):
+        await asyncio.sleep(0)
+    gate.set()
+    for pull in pulls:
+        await pull.wait()
+    assert len(bench.fake.asked(blob)) == 2
+    assert pulls[1].progress() is pulls[2].progress()
+    assert len(bench.store.layers()) == 1
 
 
 async def test_leaving_cancels_what_nobody_else_wants(bench: Bench) -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from imagecached.errors import OutOfSpace
 from imagecached.oci.digest import Digest
-from imagecached.store import collect, images, layers, pins, snapshots
+from imagecached.store import collect, images, layers, pins, shelf, snapshots
 from imagecached.store.points import POINTS, disarm
 from imagecached.store.records import StorePolicy
 from imagecached.store.repair import put_right
@@ -115,6 +115,7 @@ SCENARIOS = {
     ),
     "remove an image": Scenario(prepare=app, act=lambda state: images.remove(state, image("app", *APP).name)),
     "pin": Scenario(act=lambda state: pins.add(state, "other", "layer", layer(1).diff_id)),
+    "shelf": Scenario(act=lambda state: shelf.put(state, "note", "a", b"{}")),
     "collect": Scenario(prepare=removed, act=collect.collect),
     "evict": Scenario(prepare=app, act=evict),
     "repair": Scenario(prepare=lost, spoil=corrupt_files, act=mend, repaired=True),

@@ -13,7 +13,7 @@ import pytest
 from imagecached.errors import OutOfSpace
 from imagecached.layers.layerfile import LayerWriter
 from imagecached.layers.limits import Limits
-from imagecached.store import collect, images, layers, pins, snapshots
+from imagecached.store import collect, images, layers, pins, shelf, snapshots
 from imagecached.store.ingests import Ingest
 from imagecached.store.root import BALLAST_BYTES
 from imagecached.store.state import State
@@ -162,6 +162,25 @@ def test_room_can_be_made_on_a_disk_without_a_free_byte(disk: Path) -> None:
         collect.collect(state)
         assert state.layout.ballast.stat().st_size == BALLAST_BYTES
         assert check(state) == []
+
+
+def test_documents_are_forgotten_on_a_disk_without_a_free_byte(disk: Path) -> None:
+    """What is declared no more must go, or its image could never be freed; a new document may be refused."""
+    filler, document = Filler(disk), b'"%s"' % (b"x" * 10_000)
+
+    def fill(state: State) -> None:
+        for number in range(20, 1000):
+            shelf.put(state, "note", str(number), document)
+
+    with opened(disk / "root") as (state, _):
+        for number in range(20):
+            shelf.put(state, "note", str(number), document)
+        filler.leave(0)
+        with pytest.raises(OutOfSpace):
+            fill(state)
+        for number in range(20):
+            shelf.remove(state, "note", str(number))
+        assert set(shelf.Shelf(state).every("note")).isdisjoint(map(str, range(20)))
 
 
 def test_the_store_opens_on_a_disk_without_a_free_byte(disk: Path) -> None:

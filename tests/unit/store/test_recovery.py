@@ -11,9 +11,10 @@ import pytest
 
 from imagecached.errors import Corrupt, FailedPrecondition
 from imagecached.oci.digest import Digest
-from imagecached.store import collect, images, layers, pins, snapshots
+from imagecached.store import collect, images, layers, pins, shelf, snapshots
 from imagecached.store.records import Recovery
-from imagecached.store.schema import SCHEMA_VERSION
+from imagecached.store.schema import SCHEMA_VERSION, create
+from imagecached.store.shelf import Shelf
 from tests.unit.store.building import (
     base_with_modes,
     check,
@@ -26,6 +27,8 @@ from tests.unit.store.building import (
     pulled,
     without_parents,
 )
+
+FIRST_SCHEMA = "sha256:7341917ed4edc2ab9b85ec4e4cb7d74f1135e90bc87dca0a70d6f4f2af032643"
 
 
 def database(root: Path) -> sqlite3.Connection:
@@ -269,6 +272,52 @@ def test_a_newer_schema_is_refused_and_left_alone(root: Path) -> None:
     ):
         pass
     assert list(root.glob("*.corrupt-*")) == []
+
+
+def made_by_schema_1(root: Path) -> None:
+    """Turn a store into what a daemon of the first schema left."""
+    connection = database(root)
+    connection.execute("DROP TABLE shelf")
+    connection.execute("PRAGMA user_version = 1")
+    connection.close()
+
+
+def test_a_store_of_the_first_schema_is_brought_up_to_date(root: Path) -> None:
+    """Everything it holds stays, nothing counts as corrupt, and the new table works."""
+    with opened(root) as (state, _):
+        name = pulled(state, "app", base_with_modes(), without_parents()).name
+        pins.add(state, "owner", "image", name)
+        before = images.find(state, name), layers.every(state), snapshots.every(state), pins.every(state)
+    made_by_schema_1(root)
+    with opened(root) as (state, recovery):
+        assert recovery == Recovery()
+        after = images.find(state, name), layers.every(state), snapshots.every(state), pins.every(state)
+        assert after == before
+        shelf.put(state, "note", "a", b"{}")
+        assert check(state) == []
+    with opened(root) as (state, _):
+        assert Shelf(state).find("note", "a") == b"{}"
+
+
+def test_the_first_schema_is_what_it_was() -> None:
+    """The step of a released version is never edited: stores in the field are compared with it."""
+    connection = sqlite3.connect(":memory:", isolation_level=None)
+    create(connection, version=1)
+    tables = connection.execute("SELECT sql FROM sqlite_schema WHERE sql NOT NULL ORDER BY name").fetchall()
+    connection.close()
+    assert Digest.of(repr(tables).encode()) == FIRST_SCHEMA
+
+
+def test_a_first_schema_that_was_tampered_with_is_not_migrated(root: Path) -> None:
+    """It is moved aside like any other corrupt database."""
+    with opened(root):
+        pass
+    made_by_schema_1(root)
+    connection = database(root)
+    connection.execute("DROP INDEX records_by_ref")
+    connection.close()
+    with opened(root) as (_, recovery):
+        assert recovery.corrupt_database is not None
 
 
 @pytest.mark.parametrize("seed", range(40))
