@@ -1,6 +1,7 @@
 """Fixtures that every folder of tests may use, and the rules of the house.
 
-Tests marked ``root`` or ``containerd`` are skipped on a machine that cannot run them; in CI they fail.
+Tests marked ``root``, ``containerd`` or ``containerd2`` are skipped on a machine that cannot run them; in CI
+they fail.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import Final
 
 import pytest
 
-from tests.support.containerd import Containerd, serve_containerd
+from tests.support.containerd import CONTAINERD2, Containerd, serve_containerd
 from tests.support.images import ImageFolder
 from tests.support.mounts import unmount_below
 from tests.support.registry import Registry, serve_registry
@@ -41,6 +42,8 @@ def _missing(item: pytest.Item) -> str:
         return "needs root"
     if item.get_closest_marker("containerd") and not (shutil.which("containerd") and shutil.which("ctr")):
         return "needs the package containerd"
+    if item.get_closest_marker("containerd2") and not CONTAINERD2.exists():
+        return "needs the containerd of Debian sid, which scripts/setup unpacks where it finds a mirror"
     return ""
 
 

@@ -4,7 +4,9 @@
 |---|---|
 | ``processes`` | start a server, wait until it answers, stop exactly it |
 | ``registry`` | Debian's docker-registry on a free loopback port |
-| ``containerd`` | the distribution's containerd in a folder of its own: pull, look at the mounted image |
+| ``containerd`` | containerd in a folder of its own, the distribution's or Debian sid's, CRI on demand |
+| ``cri`` | the kubelet's half of CRI: pull, pods, statistics |
+| ``nodes`` | a daemon of ours and a containerd with CRI that uses it |
 | ``images`` | layers, manifests and indexes in a folder, pushed with ``oras`` |
 | ``tars`` | layers made by hand, entry by entry |
 | ``debian`` | layers made from Debian's packages |

@@ -1,27 +1,36 @@
-"""The distribution's containerd with a root and socket of its own: the reference that our trees must equal.
+"""containerd with a root and socket of its own: what our trees must equal, and what uses our snapshots.
 
-Needs root. Everything is below one folder and gone with it; no container is ever started.
+Needs root. Everything is below one folder and gone with it. ``STABLE`` is the distribution's, ``CONTAINERD2``
+Debian sid's, if ``scripts/setup`` found one. CRI is off unless a pause image is given.
 """
 
 from __future__ import annotations
 
-import json
 import os
+import re
+import signal
 import socket
 import subprocess
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any, Final, Literal
 
 from tests.support.mounts import unmount_below
-from tests.support.processes import running
+from tests.support.processes import NotStarted, await_true
+from tests.support.toml import toml
 
-_DISABLED = (
-    "io.containerd.grpc.v1.cri",
-    "io.containerd.cri.v1.images",
-    "io.containerd.cri.v1.runtime",
+STABLE: Final[Path | None] = None
+"""The programs on PATH."""
+CONTAINERD2: Final = Path(__file__).resolve().parents[2] / ".cache/tools-sid/usr/bin"
+"""A folder with containerd 2 and its ``ctr``."""
+
+NAME: Final = "imagecached"
+"""Of our snapshotter and of the runtime handler that uses it."""
+Mode = Literal["handler", "default"]
+
+_DISABLED: Final = (
     "io.containerd.internal.v1.opt",
     "io.containerd.internal.v1.tracing",
     "io.containerd.tracing.processor.v1.otlp",
@@ -30,16 +39,56 @@ _DISABLED = (
     "io.containerd.snapshotter.v1.devmapper",
     "io.containerd.snapshotter.v1.zfs",
 )
+_CRI: Final = ("io.containerd.grpc.v1.cri", "io.containerd.cri.v1.images", "io.containerd.cri.v1.runtime")
+_PATIENCE_SECONDS: Final = 30.0
 
 
-@dataclass(frozen=True, slots=True)
 class Containerd:
-    """A containerd that answers on ``socket``."""
+    """One root and its containerd; :meth:`start` and :meth:`stop` may be repeated."""
 
-    directory: Path
-    socket: Path
-    pid: int
-    programs: Path | None = None
+    def __init__(
+        self, directory: Path, programs: Path | None = None, environment: Mapping[str, str] | None = None
+    ) -> None:
+        self.directory = directory
+        self.socket = directory / "c.sock"
+        self.config = directory / "config.toml"
+        self.log = directory / "log"
+        self.programs = programs
+        self.process: subprocess.Popen[bytes] | None = None
+        self._environment = {**os.environ, **(environment or {})}
+        if programs:  # its own shim, not that of the other version
+            self._environment["PATH"] = f"{programs}:{os.environ['PATH']}"
+
+    def start(self) -> None:
+        """Start and wait until it answers."""
+        command = ["setpriv", "--pdeathsig", "KILL", "--", _program("containerd", self.programs)]
+        with self.log.open("ab") as log:
+            self.process = process = subprocess.Popen(
+                [*command, "--config", self.config],
+                stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+                env=self._environment, start_new_session=True,
+            )  # fmt: skip
+        try:
+            await_true(
+                self._answers,
+                what="containerd",
+                deadline_seconds=_PATIENCE_SECONDS,
+                alive=lambda: process.poll() is None,
+            )
+        except NotStarted as error:
+            self.stop(signal.SIGKILL)
+            raise NotStarted(f"{error}: {self.log.read_text(errors='replace')[-3000:]}") from None
+
+    def stop(self, number: int = signal.SIGTERM) -> None:
+        """Send a signal and wait for the end; containers run on."""
+        assert self.process is not None
+        self.process.send_signal(number)
+        try:
+            self.process.wait(_PATIENCE_SECONDS)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+        self.process = None
 
     def ctr(self, *arguments: str | Path) -> str:
         """Run ``ctr`` against this containerd; its output, or CalledProcessError with its words as a note."""
@@ -53,7 +102,7 @@ class Containerd:
 
     def pull(self, reference: str) -> None:
         """Pull an image of this host's platform and unpack it with overlayfs."""
-        self.ctr("images", "pull", "--hosts-dir", self._certs, "--snapshotter", "overlayfs", reference)
+        self.ctr("images", "pull", "--hosts-dir", self.certs, "--snapshotter", "overlayfs", reference)
 
     @contextmanager
     def mounted(self, reference: str) -> Iterator[Path]:
@@ -68,90 +117,145 @@ class Containerd:
 
     def trust_plain_http(self, address: str) -> None:
         """Let pulls from the registry at ``host:port`` use HTTP, by a ``hosts.toml``."""
-        folder = self._certs / address
+        folder = self.certs / address
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "hosts.toml").write_text(
             f'server = "http://{address}"\n[host."http://{address}"]\ncapabilities = ["pull", "resolve"]\n'
         )
 
+    def collect_garbage(self) -> None:
+        """Make a round of garbage collection, and wait for its end."""
+        lease = self.ctr("leases", "create").strip()
+        self.ctr("leases", "delete", "--sync", lease)
+
+    def end_containers(self) -> None:
+        """Kill whatever still runs in any namespace."""
+        for namespace in self.ctr("namespaces", "list", "--quiet").split():
+            tasks = ("--namespace", namespace, "tasks")
+            for task in self.ctr(*tasks, "list", "--quiet").split():
+                with suppress(subprocess.CalledProcessError):  # ended meanwhile
+                    self.ctr(*tasks, "delete", "--force", task)
+
     @property
-    def _certs(self) -> Path:
+    def certs(self) -> Path:
+        """The folder of ``hosts.toml`` files."""
         return self.directory / "certs.d"
+
+    def _answers(self) -> bool:
+        with socket.socket(socket.AF_UNIX) as connection:
+            try:
+                connection.connect(str(self.socket))
+            except OSError:
+                return False
+        with suppress(subprocess.CalledProcessError):
+            self.ctr("--connect-timeout", "2s", "version")
+            return True
+        return False
 
 
 @contextmanager
 def serve_containerd(
     *,
     plain_http: Sequence[str] = (),
-    programs: Path | None = None,
+    programs: Path | None = STABLE,
     environment: Mapping[str, str] | None = None,
     snapshots: Path | None = None,
+    pause: str = "",
+    mode: Mode | None = None,
 ) -> Iterator[Containerd]:
-    """Run containerd for the length of the block; then unmount and delete all it made.
+    """Run containerd for the length of the block; then end, unmount and delete all it made.
 
     ``programs``: a folder with another ``containerd`` and ``ctr`` than those on PATH. ``snapshots``: the
-    socket of a snapshotter that it knows as ``imagecached``.
+    socket of a snapshotter that it knows as ``imagecached``. ``pause``: the image of sandboxes, which turns
+    CRI on. ``mode``: how CRI uses the snapshotter.
     """
     # Not pytest's tmp_path: socket addresses are limited to 107 bytes.
     directory = Path(tempfile.mkdtemp(prefix="containerd-")).resolve()
-    address, config = directory / "c.sock", directory / "config.toml"
-    config.write_text(_config(directory, address, snapshots))
+    containerd = Containerd(directory, programs, environment)
+    for registry in plain_http:
+        containerd.trust_plain_http(registry)
+    document = _main_config(containerd, pause)
+    if snapshots:
+        document["proxy_plugins"] = {NAME: {"type": "snapshot", "address": str(snapshots)}}
+    if mode:
+        _use(document["plugins"], mode)
+    containerd.config.write_text(toml(document))
     try:
-        with running(
-            [_program("containerd", programs), "--config", config],
-            log=directory / "log",
-            ready=lambda: _answers(address, programs),
-            environment=environment,
-        ) as pid:
-            containerd = Containerd(directory, address, pid, programs)
-            for registry in plain_http:
-                containerd.trust_plain_http(registry)
-            yield containerd
+        containerd.start()
+        yield containerd
     finally:
+        if containerd.process is not None:
+            containerd.end_containers()
+            containerd.stop()
         unmount_below(directory)
         # Not shutil.rmtree: it fails on trees that are a thousand directories deep.
         subprocess.run(["rm", "-rf", directory], check=True)
 
 
-def _config(directory: Path, address: Path, snapshots: Path | None) -> str:
-    # A JSON string or list is TOML.
-    return "\n".join(
-        (
-            "version = 2",
-            f"root = {json.dumps(str(directory / 'root'))}",
-            f"state = {json.dumps(str(directory / 'state'))}",
-            f"disabled_plugins = {json.dumps(_DISABLED)}",
-            "[grpc]",
-            f"address = {json.dumps(str(address))}",
-            f"uid = {os.getuid()}",
-            f"gid = {os.getgid()}",
-            *(_proxy(snapshots) if snapshots else ()),
-            "",
-        )
-    )
+def _main_config(containerd: Containerd, pause: str) -> dict[str, Any]:
+    directory, new = containerd.directory, version_of(containerd.programs) >= (2, 0)
+    return {
+        "version": 3 if new else 2,
+        "root": str(directory / "root"),
+        "state": str(directory / "state"),
+        "disabled_plugins": [*_DISABLED, *(() if pause else _CRI)],
+        "grpc": {"address": str(containerd.socket), "uid": os.getuid(), "gid": os.getgid()},
+        "plugins": (_cri_2 if new else _cri_1)(containerd, pause) if pause else {},
+    }
 
 
-def _proxy(snapshots: Path) -> tuple[str, ...]:
-    return (
-        "[proxy_plugins.imagecached]",
-        'type = "snapshot"',
-        f"address = {json.dumps(str(snapshots))}",
-    )
+def version_of(programs: Path | None = STABLE) -> tuple[int, int]:
+    """Major and minor version of a containerd."""
+    said = subprocess.run(
+        [_program("containerd", programs), "--version"], capture_output=True, text=True, check=True
+    ).stdout
+    found = re.search(r" v?(\d+)\.(\d+)\.", said)
+    assert found, said
+    return int(found[1]), int(found[2])
+
+
+def _cri_1(containerd: Containerd, pause: str) -> dict[str, Any]:
+    section: dict[str, Any] = {
+        "sandbox_image": pause,
+        "stats_collect_period": 1,
+        "restrict_oom_score_adj": True,  # what we may not do in a container, it does not try
+        "registry": {"config_path": str(containerd.certs)},
+        "cni": {"bin_dir": str(containerd.directory), "conf_dir": str(containerd.directory / "cni")},
+    }
+    return {"io.containerd.grpc.v1.cri": section}
+
+
+def _cri_2(containerd: Containerd, pause: str) -> dict[str, Any]:
+    cni = {"bin_dirs": [str(containerd.directory)], "conf_dir": str(containerd.directory / "cni")}
+    images = {
+        "stats_collect_period": 1,
+        "pinned_images": {"sandbox": pause},
+        "registry": {"config_path": str(containerd.certs)},
+    }
+    return {
+        "io.containerd.cri.v1.images": images,
+        "io.containerd.cri.v1.runtime": {"cni": cni, "restrict_oom_score_adj": True},
+        "io.containerd.nri.v1.nri": {"disable": True},  # its socket would be the host's
+    }
+
+
+def _use(plugins: dict[str, Any], mode: Mode) -> None:
+    """Let CRI use our snapshotter, for all pods or by a runtime handler."""
+    runtime = {"runtime_type": "io.containerd.runc.v2"}
+    if old := plugins.get("io.containerd.grpc.v1.cri"):
+        section: dict[str, Any] = {"disable_snapshot_annotations": False}
+        old["containerd"] = section
+    else:
+        section = plugins["io.containerd.cri.v1.images"]
+        section |= {"use_local_image_pull": True, "disable_snapshot_annotations": False}
+    if mode == "default":
+        section["snapshotter"] = NAME
+        return
+    if not old:
+        section["runtime_platforms"] = {NAME: {"snapshotter": NAME}}
+        section = plugins["io.containerd.cri.v1.runtime"].setdefault("containerd", {})
+    section["runtimes"] = {"runc": runtime, NAME: {**runtime, "snapshotter": NAME}}
 
 
 def _program(name: str, programs: Path | None) -> str:
     return str(programs / name) if programs else name
-
-
-def _answers(address: Path, programs: Path | None) -> bool:
-    with socket.socket(socket.AF_UNIX) as connection:
-        try:
-            connection.connect(str(address))
-        except OSError:
-            return False
-    asked = subprocess.run(
-        ["ctr", "--address", str(address), "--connect-timeout", "2s", "version"],
-        capture_output=True,
-        check=False,
-    )
-    return asked.returncode == 0

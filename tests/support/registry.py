@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import http.client
 import json
+import re
+import secrets
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
-from tests.support.processes import running
+from tests.support.processes import await_true, running
+
+_REQUEST: Final = re.compile(r'"((?:GET|HEAD|POST|PUT|PATCH|DELETE) \S+) HTTP/')
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +36,27 @@ class Registry:
         hexadecimal = digest.removeprefix("sha256:")
         return self.storage / "docker/registry/v2/blobs/sha256" / hexadecimal[:2] / hexadecimal / "data"
 
+    @contextmanager
+    def requests(self, repository: str = "") -> Iterator[list[str]]:
+        """Fills the list, at the end of the block, with the requests for a repository: ``GET /v2/…``."""
+        begin, found = self.log.stat().st_size, list[str]()
+        yield found
+        found += [line for line in self._logged(begin) if f"/v2/{repository}/" in line]
+
+    def _logged(self, begin: int) -> Iterator[str]:
+        """Requests since the log had that size; a last one of ours tells that all before it are written."""
+        mark = f"/v2/?mark={secrets.token_hex(8)}"
+        _get(self.address, mark)
+        await_true(
+            lambda: mark in self._log_from(begin), what="the log", deadline_seconds=10, alive=lambda: True
+        )
+        for line in self._log_from(begin).splitlines():
+            if found := _REQUEST.search(line):
+                yield found[1]
+
+    def _log_from(self, begin: int) -> str:
+        return self.log.read_bytes()[begin:].decode(errors="replace")
+
 
 def free_port(host: str) -> int:
     """A port that nobody listens on right now."""
@@ -49,7 +75,7 @@ def serve_registry(
     address = f"{host}:{port}"
     storage, log, config = directory / "storage", directory / "registry.log", directory / "registry.yml"
     config.write_text(_config(address, storage))
-    with running(["docker-registry", "serve", config], log=log, ready=lambda: _answers(host, port)) as pid:
+    with running(["docker-registry", "serve", config], log=log, ready=lambda: _answers(address)) as pid:
         yield Registry(address, storage, log, pid)
 
 
@@ -69,12 +95,17 @@ def _config(address: str, storage: Path) -> str:
     )
 
 
-def _answers(host: str, port: int) -> bool:
-    connection = http.client.HTTPConnection(host, port, timeout=2)
+def _answers(address: str) -> bool:
     try:
-        connection.request("GET", "/v2/")
-        return connection.getresponse().status == http.client.OK
+        return _get(address, "/v2/") == http.client.OK
     except OSError:
         return False
+
+
+def _get(address: str, path: str) -> int:
+    connection = http.client.HTTPConnection(address, timeout=2)
+    try:
+        connection.request("GET", path)
+        return connection.getresponse().status
     finally:
         connection.close()
