@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, aclosing
 from typing import Final
 
 from google.protobuf.field_mask_pb2 import FieldMask
 
+from imagecached.aio import backoff
 from imagecached.containerd import methods
 from imagecached.containerd._proto import containerd_pb2 as pb
 from imagecached.containerd.nouns import Content, Ingest
 from imagecached.containerd.wire import Scope, Talk, Wire
-from imagecached.errors import AlreadyExists, Corrupt, FailedPrecondition, NotFound
+from imagecached.errors import AlreadyExists, Corrupt, FailedPrecondition, NotFound, Unavailable
 
 PIECE_BYTES: Final = 1 << 20
 COMMIT_SECONDS: Final = 120.0  # containerd makes the blob durable before it answers
+_LOCKED: Final = " locked for "  # containerd's words for a ref that another writer has
+_LOCK_TRIES: Final = 8
 
 Chunks = Callable[[int], AbstractAsyncContextManager[AsyncGenerator[bytes, None]]]
 """The bytes of a blob from an offset on."""
@@ -104,49 +108,60 @@ class ContentStore:
         *,
         labels: Mapping[str, str],
         on_offset: Callable[[int], None],
-    ) -> bool:
-        """Stream a blob of ``size`` bytes in, from where an earlier writer of ``ref`` stopped; whether any
-        byte of it was written by this call.
+    ) -> int:
+        """Stream a blob of ``size`` bytes in, from where an earlier writer of ``ref`` stopped; that offset,
+        which is ``size`` if the blob was there.
 
         ``on_offset`` hears how much is there. Unavailable: another writer has the ref. Corrupt: the bytes are
         not those of the digest, and nothing of them is kept.
         """
+        first = pb.ContentWrite(ref=ref, total=size, expected=digest)
+        end = pb.ContentWrite(action=pb.COMMIT, offset=size, total=size, expected=digest, labels=dict(labels))
         try:
-            async with self._wire.talk(methods.CONTENT_WRITE, self._scope) as talk:
-                begun = await talk.say(pb.ContentWrite(ref=ref, total=size, expected=digest))
-                begun_at = await self._fill(talk, begun.offset, size, chunks, on_offset)
-                end = pb.ContentWrite(
-                    action=pb.COMMIT, offset=size, total=size, expected=digest, labels=dict(labels)
-                )
-                await talk.say(end, end=True, seconds=COMMIT_SECONDS)
+            return await self._written(first, chunks, end, on_offset)
         except AlreadyExists:
             on_offset(size)
             await self.label(digest, labels)
-            return False
+            return size
         except FailedPrecondition as error:
             await self.abort(ref)
             raise Corrupt(f"blob {digest}: {error}") from error
-        return begun_at < size
 
-    async def _fill(
-        self,
-        talk: Talk[pb.ContentWrite, pb.ContentWritten],
-        offset: int,
-        size: int,
-        chunks: Chunks,
-        on_offset: Callable[[int], None],
+    async def _written(
+        self, first: pb.ContentWrite, chunks: Chunks, end: pb.ContentWrite, on_offset: Callable[[int], None]
     ) -> int:
-        begun_at = offset
-        on_offset(offset)
-        if offset < size:
-            async with chunks(offset) as stream:
-                async for data in stream:
-                    for start in range(0, len(data), PIECE_BYTES):
-                        piece = data[start : start + PIECE_BYTES]
-                        await talk.say(pb.ContentWrite(action=pb.WRITE, offset=offset, data=piece))
-                        offset += len(piece)
-                        on_offset(offset)
-        return begun_at
+        """containerd notices late that an earlier writer has ended: that is waited for."""
+        for attempt in range(_LOCK_TRIES):
+            try:
+                async with self._wire.talk(methods.CONTENT_WRITE, self._scope) as talk:
+                    begun = (await talk.say(first)).offset
+                    await _fill(talk, begun, end.offset, chunks, on_offset)
+                    await talk.say(end, end=True, seconds=COMMIT_SECONDS)
+                    return begun
+            except Unavailable as error:
+                if _LOCKED not in str(error) or attempt == _LOCK_TRIES - 1:
+                    raise
+            await asyncio.sleep(backoff(attempt, first=0.02, most=1.0))
+        raise AssertionError("unreachable")
+
+
+async def _fill(
+    talk: Talk[pb.ContentWrite, pb.ContentWritten],
+    offset: int,
+    size: int,
+    chunks: Chunks,
+    on_offset: Callable[[int], None],
+) -> None:
+    on_offset(offset)
+    if offset == size:
+        return
+    async with chunks(offset) as stream:
+        async for data in stream:
+            for start in range(0, len(data), PIECE_BYTES):
+                piece = bytes(data[start : start + PIECE_BYTES])
+                await talk.say(pb.ContentWrite(action=pb.WRITE, offset=offset, data=piece))
+                offset += len(piece)
+                on_offset(offset)
 
 
 def _content(info: pb.ContentInfo) -> Content:
