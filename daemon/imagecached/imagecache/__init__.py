@@ -1,0 +1,70 @@
+"""The ImageCache as a pure noun: what is declared, how far it is, which one a pod gets, when it goes.
+
+No I/O, no clock, no asyncio: values in, values out. Files, the API and the cluster use the same model, so
+that they cannot disagree.
+"""
+
+from imagecached.imagecache import phases
+from imagecached.imagecache.documents import parse_object, read_cache
+from imagecached.imagecache.findings import Findings, Problem
+from imagecached.imagecache.ids import (
+    EVERYBODY,
+    automatic_name,
+    cache_id,
+    is_cache_id,
+    rollout_rank,
+    uid_of_name,
+)
+from imagecached.imagecache.manifests import Parsed, parse_manifests
+from imagecached.imagecache.model import API_VERSION, KIND, ImageCache, Options, SecretName, Toleration
+from imagecached.imagecache.retention import Kept, Quota, Removal, due, expiry, surplus
+from imagecached.imagecache.status import (
+    MAX_EVENTS,
+    PHASES,
+    Bytes,
+    CacheEvent,
+    Condition,
+    ImageStatus,
+    Phase,
+    Status,
+)
+from imagecached.imagecache.wire import parse_status, status_document, timestamp
+
+__all__ = [
+    "API_VERSION",
+    "EVERYBODY",
+    "KIND",
+    "MAX_EVENTS",
+    "PHASES",
+    "Bytes",
+    "CacheEvent",
+    "Condition",
+    "Findings",
+    "ImageCache",
+    "ImageStatus",
+    "Kept",
+    "Options",
+    "Parsed",
+    "Phase",
+    "Problem",
+    "Quota",
+    "Removal",
+    "SecretName",
+    "Status",
+    "Toleration",
+    "automatic_name",
+    "cache_id",
+    "due",
+    "expiry",
+    "is_cache_id",
+    "parse_manifests",
+    "parse_object",
+    "parse_status",
+    "phases",
+    "read_cache",
+    "rollout_rank",
+    "status_document",
+    "surplus",
+    "timestamp",
+    "uid_of_name",
+]
