@@ -1,4 +1,4 @@
-"""The asyncio tools that the rest is built on: shielded threads, shared flights, errors of groups, backoff.
+"""The asyncio tools that the rest is built on: shielded threads, bells, flights, errors of groups, backoff.
 
 Knows none of our nouns and does no I/O of its own. Invariants: work handed to :func:`finish` is wholly done
 or has wholly failed when the call ends, cancelled or not; a flight's task ends before its last passenger's
@@ -44,6 +44,25 @@ async def _wait_for(future: asyncio.Future[T]) -> asyncio.CancelledError | None:
         except asyncio.CancelledError as error:
             cancelled = error
     return cancelled
+
+
+class Bell:
+    """Rung when something has changed: it wakes whoever waits at that moment, and nobody who comes later.
+
+    Look first, then wait: nothing can change in between, as there is no await.
+    """
+
+    def __init__(self) -> None:
+        self._next = asyncio.Event()
+
+    def ring(self) -> None:
+        """Something has changed."""
+        self._next.set()
+        self._next = asyncio.Event()
+
+    async def wait(self) -> None:
+        """Until the next ring."""
+        await self._next.wait()
 
 
 class _Flight(Generic[T]):

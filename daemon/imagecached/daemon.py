@@ -29,7 +29,7 @@ from imagecached.mounts import Mounter
 from imagecached.notify import notify, watchdog_seconds
 from imagecached.oci.platform import Platform
 from imagecached.registry import Patience, Ranged, Registry, RegistryConfig
-from imagecached.snapshotter import Snapshotter
+from imagecached.snapshotter import Misses, Snapshotter
 from imagecached.store import Store, StorePolicy
 from imagecached.telemetry import Metrics, Readings
 
@@ -120,7 +120,7 @@ async def _run_services(parts: Parts, group: asyncio.TaskGroup) -> None:
     async with AsyncExitStack() as doors:
         section = config.daemon
         if config.snapshotter.socket:
-            await doors.enter_async_context(_serve_snapshots(parts, group))
+            await doors.enter_async_context(_serve_snapshots(parts, images, group))
         await doors.enter_async_context(
             api.serve(ports, group, path=section.socket, group=section.socket_group)
         )
@@ -134,13 +134,20 @@ async def _run_services(parts: Parts, group: asyncio.TaskGroup) -> None:
         await asyncio.Event().wait()
 
 
-def _serve_snapshots(parts: Parts, group: asyncio.TaskGroup) -> AbstractAsyncContextManager[None]:
+def _serve_snapshots(
+    parts: Parts, images: Images, group: asyncio.TaskGroup
+) -> AbstractAsyncContextManager[None]:
     """The door to containerd."""
+    section, metrics = parts.config.snapshotter, parts.metrics
+    if section.pull_on_miss:
+        wait_seconds = section.miss_wait_seconds
+        misses = Misses(images, wait_seconds=wait_seconds, metrics=metrics, events=parts.events)
+        parts.snapshotter.pull_on_miss(misses)
     group.create_task(parts.snapshotter.tend(), name="snapshots")
     from imagecached import rpc  # several MiB that a daemon without containerd need not carry
 
-    path, on_end = Path(parts.config.snapshotter.socket), parts.metrics.snapshot_call_ended
-    return rpc.serve(parts.snapshotter, group, path=path, on_end=on_end)
+    path = Path(section.socket)
+    return rpc.serve(parts.snapshotter, group, path=path, on_end=metrics.snapshot_call_ended)
 
 
 async def _tend(parts: Parts) -> None:

@@ -18,18 +18,30 @@ from grpclib import GRPCError, Status
 from grpclib.client import Channel
 
 from imagecached import rpc
+from imagecached.events import EventLog
+from imagecached.images import Images, PullSettings
+from imagecached.layers.limits import Limits
 from imagecached.mounts import Mounter, syscalls
 from imagecached.oci.chain import chain_ids
 from imagecached.oci.digest import Digest
+from imagecached.oci.platform import Platform
+from imagecached.registry import Patience, Ranged, Registry, RegistryConfig
 from imagecached.rpc._proto import snapshots_pb2 as pb
 from imagecached.rpc._proto.snapshots_grpc import SnapshotsStub
-from imagecached.snapshotter import Snapshotter
+from imagecached.snapshotter import Misses, Snapshotter
 from imagecached.store import ImageRecord, Store, StorePolicy
+from imagecached.telemetry import Metrics
 from tests.support.mounts import unmount_below
 from tests.unit.store.building import Built, pulled
 
 REF: Final = "containerd.io/snapshot.ref"
 NAME: Final = "imagecached"
+
+_NO_BOUNDS: Final = StorePolicy(free_bytes=0)
+_IMPATIENT: Final = RegistryConfig(
+    patience=Patience(attempts=1, read_seconds=5), ranged=Ranged(connections=1)
+)
+_PULLS: Final = PullSettings(4, 4, Platform("linux", "amd64"), Limits())
 
 _MS_REMOUNT: Final = 32
 _MS_BIND: Final = 4096
@@ -199,6 +211,8 @@ class World:
     snapshotter: Snapshotter
     snapshots: Snapshots
     calls: list[tuple[str, str]]
+    events: EventLog
+    metrics: Metrics
 
     def hold_image(self, name: str, *layers: Built) -> ImageRecord:
         """Make an image present in the store, as a pull does."""
@@ -213,17 +227,43 @@ class World:
         unmount_below(self.root)
 
 
+@dataclass(frozen=True)
+class Missing:
+    """How images that are not here are pulled; a linger of 0: as soon as nobody waits, never mind."""
+
+    wait_seconds: float = 20
+    linger_seconds: float = 20
+    policy: StorePolicy = _NO_BOUNDS
+
+
 @asynccontextmanager
-async def served(root: Path, *, settle_seconds: float = 60) -> AsyncIterator[World]:
+async def served(
+    root: Path, *, settle_seconds: float = 60, missing: Missing | None = None
+) -> AsyncIterator[World]:
     """Open the store at ``root`` and serve it on a socket beside it for the length of the body."""
     calls: list[tuple[str, str]] = []
+    events, metrics = EventLog(), Metrics()
     async with AsyncExitStack() as stack:
-        store = await Store.open(root, StorePolicy(free_bytes=0))
+        store = await Store.open(root, missing.policy if missing else _NO_BOUNDS)
         stack.push_async_callback(store.close)
         mounter = Mounter.probe(root)
         store.protect(lambda: store.layout.digests_of(mounter.mounted()))
         snapshotter = await Snapshotter.open(store, mounter)
+        registry = Registry(_IMPATIENT, environment={})
+        if missing is not None:
+            await stack.enter_async_context(registry)
         tasks = await stack.enter_async_context(asyncio.TaskGroup())
+        if missing is not None:
+            images = Images(registry, store, _PULLS, tasks, metrics=metrics, events=events)
+            snapshotter.pull_on_miss(
+                Misses(
+                    images,
+                    wait_seconds=missing.wait_seconds,
+                    linger_seconds=missing.linger_seconds,
+                    metrics=metrics,
+                    events=events,
+                )
+            )
         tending = tasks.create_task(snapshotter.tend(settle_seconds))
         stack.callback(tending.cancel)
         socket = root.with_suffix(".sock")
@@ -234,7 +274,7 @@ async def served(root: Path, *, settle_seconds: float = 60) -> AsyncIterator[Wor
         )
         channel = Channel(path=str(socket))
         stack.callback(channel.close)
-        yield World(root, store, mounter, snapshotter, Snapshots(channel), calls)
+        yield World(root, store, mounter, snapshotter, Snapshots(channel), calls, events, metrics)
 
 
 def run_in(root: Path, command: str) -> None:

@@ -72,6 +72,14 @@ class SnapshotterSection(msgspec.Struct, frozen=True, kw_only=True):
             form=f"an absolute path of at most {_SOCKET_PATH_BYTES} bytes or an empty string",
         ),
     ] = ""
+    pull_on_miss: Annotated[
+        bool,
+        _says("Pull an image that containerd begins to unpack and that is not here, instead of containerd."),
+    ] = True
+    miss_wait_seconds: Annotated[
+        float,
+        _says("Leave it to containerd when nothing of it has come for so long.", ge=0.1, le=3600),
+    ] = 60.0
 
 
 class RegistrySection(msgspec.Struct, frozen=True, kw_only=True):

@@ -18,6 +18,13 @@ from imagecached.errors import InvalidInput, NotFound
 
 DEFAULT_PATH: Final = Path("/etc/imagecached/config.toml")
 _PREFIX: Final = "IMAGECACHED_"
+_NAMES: Final = {
+    bool: "true or false",
+    int: "an integer",
+    float: "a number",
+    str: "a string",
+    Path: "an absolute path",
+}
 _Setting = tuple[str, str, Any]
 
 
@@ -119,12 +126,11 @@ def _expected(kind: Any) -> str:
         return f"one of {', '.join(get_args(base))}"
     if meta.extra:
         return str(meta.extra["form"])
-    names = {int: "an integer", float: "a number", str: "a string", Path: "an absolute path"}
     if get_origin(base) is tuple:
-        return f"a list of {names[get_args(base)[0]].split(maxsplit=1)[1]}s"
+        return f"a list of {_NAMES[get_args(base)[0]].split(maxsplit=1)[1]}s"
     if meta.le is not None:
-        return f"{names[base]} from {meta.ge} to {meta.le}"
-    return f"{names[base]} of at least {meta.ge}" if meta.ge is not None else names[base]
+        return f"{_NAMES[base]} from {meta.ge} to {meta.le}"
+    return f"{_NAMES[base]} of at least {meta.ge}" if meta.ge is not None else _NAMES[base]
 
 
 def _named(key: str) -> str:

@@ -31,6 +31,8 @@ def render(config: Config) -> str:
 def _literal(value: Any) -> str:
     if isinstance(value, tuple):
         return f"[{', '.join(_literal(item) for item in value)}]"
+    if isinstance(value, bool):
+        return "true" if value else "false"
     if isinstance(value, int | float):
         return repr(value)
     return json.dumps(str(value), ensure_ascii=False).replace(

@@ -19,7 +19,7 @@ from imagecached import memory
 from imagecached.aio import Flights, leaves
 from imagecached.errors import Corrupt
 from imagecached.events import EventLog
-from imagecached.images.transfers import LayerTransfer, Pull, PullResult, Transfer, plan
+from imagecached.images.transfers import LayerTransfer, Pull, PullResult, Transfer
 from imagecached.layers.limits import Limits
 from imagecached.layers.pipeline import write_layer
 from imagecached.oci.chain import chain_ids
@@ -75,6 +75,7 @@ class Images:
         self._layer_flights: Flights[tuple[Digest, Access], Layer] = Flights(group, "layer")
         self._transfers: dict[_Key, Transfer] = {}
         self._resting: asyncio.TimerHandle | None = None
+        self._moved = 0  # bytes of all pulls
 
     def waiting(self) -> tuple[int, int]:
         """Pulls and layers that wait for their turn."""
@@ -91,7 +92,8 @@ class Images:
         key = (str(name), wanted, access)
         transfer = self._transfers.setdefault(key, Transfer(str(name)))
         passenger = self._ride(key, name, transfer)
-        return Pull(transfer, self._group.create_task(passenger, name=f"pull {name}"))
+        task = self._group.create_task(passenger, name=f"pull {name}")
+        return Pull(transfer, task, lambda: self._moved)
 
     async def _ride(self, key: _Key, name: Reference, transfer: Transfer) -> PullResult | Exception:
         """The flight's result or error as a value: a failed pull must not fail the task group."""
@@ -132,12 +134,12 @@ class Images:
 
     async def _make_present(self, name: Reference, key: _Key, transfer: Transfer) -> PullResult:
         _, platform, access = key
-        with transfer.phase("resolve"):
+        with transfer.phase("resolve"), transfer.turn():
             if here := await self._unchanged(name, platform, access):
                 return self._already(here, transfer)
             resolved = await self._registry.resolve(name, platform, access)
         manifest, config = resolved.manifest, resolved.config
-        transfer.layers = plan(manifest.layers, config.diff_ids)
+        transfer.plan(manifest.layers, config.diff_ids)
         transfer.state = "fetching"
         with self._store.hold(f"pull {name}", (*config.diff_ids, *chain_ids(config.diff_ids))):
             with transfer.phase("fetch"):
@@ -159,7 +161,7 @@ class Images:
     def _already(self, here: ImageRecord, transfer: Transfer) -> PullResult:
         manifest = parse_manifest(here.manifest)
         if isinstance(manifest, Manifest):
-            transfer.layers = plan(manifest.layers, here.diff_ids)
+            transfer.plan(manifest.layers, here.diff_ids)
         for layer in transfer.layers:
             layer.was_present()
         self._store.touch(here.name)
@@ -179,34 +181,55 @@ class Images:
         missing.sort(key=lambda layer: layer.size, reverse=True)
         try:
             async with asyncio.TaskGroup() as group:
+                group.create_task(self._record_chains(transfer), name=f"chains of {name}")
                 for layer in missing:
-                    group.create_task(self._obtain(name, access, layer), name=f"layer {layer.diff_id}")
+                    group.create_task(
+                        self._obtain(name, access, layer, transfer), name=f"layer {layer.diff_id}"
+                    )
         except ExceptionGroup as errors:
             raise next(leaves(errors)) from None
 
-    async def _obtain(self, name: Reference, access: Access, layer: LayerTransfer) -> None:
+    async def _record_chains(self, transfer: Transfer) -> None:
+        """While somebody follows the pull, record what lies below the first layer that is missing, whenever
+        that has become more; the end is recorded with the image.
+        """
+        while (depth := transfer.lowest()) < len(transfer.diff_ids):
+            if transfer.followed and depth > transfer.recorded:
+                await self._store.put_chain(transfer.diff_ids[:depth])
+                transfer.recorded = depth
+                transfer.bell.ring()
+            else:
+                await transfer.bell.wait()
+
+    async def _obtain(
+        self, name: Reference, access: Access, layer: LayerTransfer, transfer: Transfer
+    ) -> None:
         """Fetch a layer, or share the flight of another pull that is fetching it already."""
         key = (layer.diff_id, access)
-        await self._layer_flights.join(key, lambda: self._fetch(name, access, layer))
+        await self._layer_flights.join(key, lambda: self._fetch(name, access, layer, transfer))
         layer.source = layer.source or "shared"
-        layer.done = layer.size
+        transfer.arrived(layer)
 
-    async def _fetch(self, name: Reference, access: Access, layer: LayerTransfer) -> Layer:
+    async def _fetch(
+        self, name: Reference, access: Access, layer: LayerTransfer, transfer: Transfer
+    ) -> Layer:
         """Fetch and publish a layer; what a mirror got wrong is asked of the registry itself, once."""
         layer.source = "fetched"
         async with self._layer_slots:
-            try:
-                return await self._write(name, access, layer, mirrors=True)
-            except Corrupt as error:
-                if not await self._registry.mirrored(name, access):
-                    raise
-                log.warning("mirror sent wrong bytes", extra={"image": str(name), "error": str(error)})
-                layer.done = 0
-                return await self._write(name, access, layer, mirrors=False)
+            with transfer.turn():
+                try:
+                    return await self._write(name, access, layer, mirrors=True)
+                except Corrupt as error:
+                    if not await self._registry.mirrored(name, access):
+                        raise
+                    log.warning("mirror sent wrong bytes", extra={"image": str(name), "error": str(error)})
+                    layer.done = 0
+                    return await self._write(name, access, layer, mirrors=False)
 
     async def _write(self, name: Reference, access: Access, layer: LayerTransfer, *, mirrors: bool) -> Layer:
         def advance(count: int) -> None:
             layer.done += count
+            self._moved += count
 
         async with (
             self._store.ingest(layer.diff_id) as ingest,

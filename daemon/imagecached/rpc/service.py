@@ -50,7 +50,7 @@ class Service(SnapshotsBase):
         self._on_end = on_end
 
     async def Prepare(self, stream: Call) -> None:  # noqa: N802  the contract's name, as all below
-        await self._answer("Prepare", stream, self._prepare)
+        await self._answer("Prepare", stream, self._prepare, first=self._fill)
 
     async def View(self, stream: Call) -> None:  # noqa: N802
         await self._answer("View", stream, self._view)
@@ -88,6 +88,9 @@ class Service(SnapshotsBase):
                 raise Unavailable("List: the client takes too long to read") from error
 
         await self._translate("List", stream, send)
+
+    async def _fill(self, caller: Caller, request: pb.PrepareRequest) -> None:
+        await self._snapshotter.fill(caller, request.parent, dict(request.labels))
 
     async def _prepare(self, caller: Caller, request: pb.PrepareRequest) -> pb.MountsAnswer:
         mounts = await self._snapshotter.prepare(caller, request.key, request.parent, dict(request.labels))
@@ -132,9 +135,15 @@ class Service(SnapshotsBase):
         return Empty()
 
     async def _answer(
-        self, method: str, stream: Call, act: Callable[[Caller, Any], Awaitable[object]]
+        self,
+        method: str,
+        stream: Call,
+        act: Callable[[Caller, Any], Awaitable[object]],
+        first: Callable[[Caller, Any], Awaitable[None]] | None = None,
     ) -> None:
         async def within_deadline(caller: Caller, request: object) -> None:
+            if first is not None:
+                await first(caller, request)
             task = self._begin(method, partial(act, caller, request))
             await asyncio.wait([task], timeout=self.deadline_seconds)
             if not task.done():

@@ -1,12 +1,13 @@
 """The use case "give the runtime its snapshots": containerd's contract, over what the store holds.
 
 ``rules`` decides and ``changes`` acts, ``filters`` reads the filter language, ``stacks`` says what to mount,
-``places`` owns the directories ``<root>/s``, ``usage`` measures. A chain that the store holds is *adopted*:
-Prepare with its ChainID as label answers AlreadyExists, and a committed record stands for it from then on.
+``places`` owns the directories ``<root>/s``, ``usage`` measures, ``misses`` has images pulled. A chain that
+the store holds is *adopted*: Prepare with its ChainID as label answers AlreadyExists, and a committed record
+stands for it from then on.
 Anything else is an *ordinary* snapshot with a directory of its own, possibly above an adopted one.
 Invariants: only what the runtime made or adopted has a record, so nothing else is ever listed; a change is
 one transaction, so a process that is killed leaves either all of it or none; nothing here speaks to the
-network, and nothing is unmounted at exit.
+network itself, and nothing is unmounted at exit.
 """
 
 from __future__ import annotations
@@ -27,13 +28,14 @@ from imagecached.mounts import Mounter, syscalls
 from imagecached.oci.digest import Digest
 from imagecached.snapshotter import filters, rules
 from imagecached.snapshotter.changes import Changes
+from imagecached.snapshotter.misses import Misses
 from imagecached.snapshotter.places import Places
 from imagecached.snapshotter.rules import Caller
 from imagecached.snapshotter.stacks import Mount, Stacks
 from imagecached.snapshotter.usage import Gauge, Usage
 from imagecached.store import Book, Record, Store
 
-__all__ = ["Caller", "Mount", "Record", "Snapshotter", "Usage"]
+__all__ = ["Caller", "Misses", "Mount", "Record", "Snapshotter", "Usage"]
 
 log = logging.getLogger(__name__)
 
@@ -56,11 +58,31 @@ class Snapshotter:
         self._walking = asyncio.Lock()
         self._tidying = asyncio.Lock()
         self._committed = asyncio.Event()
+        self._misses: Misses | None = None
 
     @classmethod
     async def open(cls, store: Store, mounter: Mounter) -> Snapshotter:
         """The snapshotter of an open store; what a crash left without record is put aside."""
         return cls(store, mounter, await aio.finish(_recovered, store))
+
+    def pull_on_miss(self, misses: Misses) -> None:
+        """From now on :meth:`fill` has what is missing pulled."""
+        self._misses = misses
+
+    async def fill(self, caller: Caller, parent: str, labels: Mapping[str, str]) -> None:
+        """To be awaited before :meth:`prepare` with the same arguments: see that the store holds what the
+        labels name, if it can be had. It may take as long as an image takes, and may be cancelled.
+
+        Above a layer that the runtime unpacked itself it would gain nothing: it fetches all that follow.
+        """
+        chain_id = rules.named_chain(labels)
+        if self._misses is None or chain_id is None or self._store.snapshot(chain_id) is not None:
+            return
+        if parent:
+            below = self._ledger.find(caller.snapshotter, parent)
+            if below is None or below.chain_id is None:
+                return
+        await self._misses.fill(chain_id, labels)
 
     async def prepare(
         self, caller: Caller, key: str, parent: str, labels: Mapping[str, str]

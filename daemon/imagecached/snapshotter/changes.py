@@ -9,13 +9,13 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping, Sequence
 
-from imagecached.errors import AlreadyExists, InvalidInput, NotFound
+from imagecached.errors import AlreadyExists, NotFound
 from imagecached.oci.digest import Digest
 from imagecached.snapshotter import rules
 from imagecached.snapshotter.places import Places
 from imagecached.snapshotter.rules import Caller, Moment
 from imagecached.snapshotter.stacks import Mount, Stacks
-from imagecached.store import REF, Book, Kind, Record, Store
+from imagecached.store import Book, Kind, Record, Store
 
 log = logging.getLogger(__name__)
 
@@ -33,16 +33,13 @@ class Changes:
     def prepare(self, caller: Caller, key: str, parent: str, labels: Mapping[str, str]) -> tuple[Mount, ...]:
         """A new active snapshot, unless the store holds what it is to become."""
         rules.check_labels(labels)
-        if labels.get(REF) and self._adopt(caller, parent, labels):
-            raise AlreadyExists(f"snapshot {labels[REF]} is prepared")
+        chain_id = rules.named_chain(labels)
+        if chain_id is not None and self._adopt(caller, chain_id, parent, labels):
+            raise AlreadyExists(f"snapshot {chain_id} is prepared")
         return self.open(caller, key, "active", parent, labels)
 
-    def _adopt(self, caller: Caller, parent: str, labels: Mapping[str, str]) -> bool:
-        """Whether the store holds the chain that the label names; if so it has a record afterwards."""
-        try:
-            chain_id = Digest.parse(labels[REF])
-        except InvalidInput:
-            return False
+    def _adopt(self, caller: Caller, chain_id: Digest, parent: str, labels: Mapping[str, str]) -> bool:
+        """Whether the store holds the chain; if so it has a record afterwards."""
         with self._store.hold(f"adopt {chain_id}", [chain_id]):  # until its record keeps it
             snapshot = self._store.snapshot(chain_id)
             if snapshot is None:

@@ -55,6 +55,14 @@ def check_name(name: str, what: str) -> None:
         raise InvalidInput(f"a {what} is missing")
 
 
+def named_chain(labels: Mapping[str, str]) -> Digest | None:
+    """The ChainID that a snapshot is to become, if its labels name one."""
+    try:
+        return Digest.parse(labels.get(REF, ""))
+    except InvalidInput:
+        return None
+
+
 def is_stale(caller: Caller, existing: Record) -> bool:
     """Whether ``existing`` is left from a containerd whose database was lost.
 

@@ -8,7 +8,7 @@ one synchronous function awaited through ``aio.finish``: wholly done or not at a
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -202,6 +202,14 @@ class Store:
         links to a file that no lower layer has; Unsupported: no layers; OutOfSpace.
         """
         return await aio.finish(images.put, self._state, record)
+
+    async def put_chain(self, diff_ids: Sequence[Digest]) -> None:
+        """Record a snapshot for every prefix of layers that are here, while the rest of their image is not.
+
+        It is kept by whoever holds the ChainID (see :meth:`hold`), later by its image or by a record.
+        FailedPrecondition: a layer is missing; Corrupt, OutOfSpace as for :meth:`put_image`.
+        """
+        await aio.finish(images.put_chain, self._state, diff_ids)
 
     async def remove_image(self, name: str) -> None:
         """Forget a name; gc frees the files. NotFound; FailedPrecondition if it is pinned."""

@@ -97,6 +97,15 @@ def put(state: State, record: ImageRecord) -> Snapshot:
     return made
 
 
+def put_chain(state: State, diff_ids: Sequence[Digest]) -> None:
+    """A snapshot (and seam) for every prefix of these layers, in one transaction. FailedPrecondition if one
+    is missing, OutOfSpace.
+    """
+    with state.hold("chain", {*diff_ids, *chain_ids(diff_ids)}):
+        make_whole(state, diff_ids)
+    point("chain.recorded")
+
+
 def needs(image: Image) -> set[Digest]:
     """The layers and snapshots that an image is made of."""
     return {*image.diff_ids, *chain_ids(image.diff_ids)}

@@ -22,6 +22,8 @@ POINTS: Final = (
     "seam.synced",
     "image.inserted",
     "image.recorded",
+    # record the lower part of an image under way
+    "chain.recorded",
     # remove an image; pin; shelf a document
     "image.deleted",
     "image.removed",

@@ -25,6 +25,7 @@ log = logging.getLogger(__name__)
 
 Phase = Literal["resolve", "fetch", "inflate", "commit"]
 Source = Literal["registry", "mirror", "reused"]
+MissResult = Literal["pulled", "left"]
 
 _PHASES: Final[tuple[Phase, ...]] = get_args(Phase)
 _SOURCES: Final[tuple[Source, ...]] = get_args(Source)
@@ -82,6 +83,12 @@ class Metrics:
             buckets=_SECONDS,
             registry=self._registry,
         )
+        self._misses = Counter(
+            "imagecached_snapshot_misses",
+            "Layers the runtime asked for that were not here: pulled in time, or left to the runtime.",
+            ["result", "reason"],
+            registry=self._registry,
+        )
         self._gc_runs = Counter("imagecached_gc_runs", "Runs of gc.", registry=self._registry)
         self._gc_freed = Counter("imagecached_gc_freed_bytes", "Bytes freed by gc.", registry=self._registry)
         self._begin_at_zero()
@@ -92,6 +99,9 @@ class Metrics:
         self._pulls.labels("cancelled", "none")
         for error in ERROR_CLASSES:
             self._pulls.labels("failed", error.kind)
+            self._misses.labels("left", error.kind)
+        self._misses.labels("pulled", "none")
+        self._misses.labels("left", "remembered")
         for phase in _PHASES:
             self._phases.labels(phase)
         for source in _SOURCES:
@@ -122,6 +132,12 @@ class Metrics:
     def snapshot_call_ended(self, method: str, code: str, seconds: float) -> None:
         """Record a call of the snapshots service; ``method`` and ``code`` are names of the contract."""
         self._snapshot_calls.labels(method, code).observe(seconds)
+
+    def miss_ended(self, result: MissResult, reason: str) -> None:
+        """Count a layer that was not here when it was asked for. ``reason``: an error's kind, ``remembered``
+        for one of a short while ago, ``none``.
+        """
+        self._misses.labels(result, reason).inc()
 
     def gc_ended(self, freed_bytes: int) -> None:
         """Count a run of gc."""

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.mounts import unmount_below
-from tests.support.snapshots import Snapshots, World, served
+from tests.support.snapshots import Missing, Snapshots, World, served
 
 
 @pytest.fixture
@@ -24,7 +24,13 @@ def root() -> Iterator[Path]:
 
 
 @pytest.fixture
-async def world(root: Path) -> AsyncIterator[World]:
+def missing() -> Missing | None:
+    """Nothing is pulled; a module may override it."""
+    return None
+
+
+@pytest.fixture
+async def world(root: Path, missing: Missing | None) -> AsyncIterator[World]:
     """The real service; its task group needs one task for its whole life."""
     loop = asyncio.get_running_loop()
     ready = loop.create_future()
@@ -32,7 +38,7 @@ async def world(root: Path) -> AsyncIterator[World]:
 
     async def host() -> None:
         try:
-            async with served(root) as world:
+            async with served(root, missing=missing) as world:
                 ready.set_result(world)
                 await done.wait()
         except BaseException as error:

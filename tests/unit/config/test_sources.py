@@ -93,12 +93,14 @@ def test_text_of_environment_and_flags_is_converted() -> None:
         "IMAGECACHED_REGISTRY__AUTH_FILES": "",
         "IMAGECACHED_REGISTRY__READ_TIMEOUT_SECONDS": "2",
         "IMAGECACHED_PULL__PLATFORM": "linux/arm64/v8",
+        "IMAGECACHED_SNAPSHOTTER__PULL_ON_MISS": "false",
     }
     config = load(environ=environ, flags={"log.level": "debug"})
     assert config.store.quota_bytes == 1000
     assert config.registry.plain_http == ("a:5000", "b")
     assert config.registry.auth_files == ()
     assert config.registry.read_timeout_seconds == 2.0
+    assert config.snapshotter.pull_on_miss is False
     assert (config.pull.platform, config.log.level) == ("linux/arm64/v8", "debug")
 
 
@@ -109,6 +111,11 @@ def test_text_of_environment_and_flags_is_converted() -> None:
             {"IMAGECACHED_STORE__QUOTA_BYTES": "1k"},
             {},
             "IMAGECACHED_STORE__QUOTA_BYTES: expected an integer of",
+        ),
+        (
+            {"IMAGECACHED_SNAPSHOTTER__PULL_ON_MISS": "perhaps"},
+            {},
+            "IMAGECACHED_SNAPSHOTTER__PULL_ON_MISS: expected true or false, got 'perhaps'",
         ),
         ({"IMAGECACHED_STORE__NOPE": "1"}, {}, "IMAGECACHED_STORE__NOPE: no such key"),
         ({"IMAGECACHED_NOPE__NOPE": "1"}, {}, "IMAGECACHED_NOPE__NOPE: no such key"),

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from imagecached.errors import Corrupt, InvalidInput, NotFound, OutOfSpace, Unavailable
+from imagecached.errors import AccessDenied, Corrupt, InvalidInput, NotFound, OutOfSpace, Unavailable
 from imagecached.images import PullResult
 from imagecached.oci.chain import chain_ids
 from imagecached.oci.digest import Digest
@@ -145,6 +145,61 @@ async def test_leaving_cancels_what_nobody_else_wants(bench: Bench) -> None:
         await second.wait()
     assert (bench.unfinished(), bench.store.layers()) == ([], ())
     await bench.images.pull(bench.name("demo:1")).wait()
+
+
+async def test_a_chain_is_there_before_the_whole_image(bench: Bench) -> None:
+    """Whoever follows a pull gets every prefix as soon as its layers are here; gc leaves it alone."""
+    tars = [layer("a"), layer("b"), layer("c")]
+    bench.fake.put_image("demo", "1", tars)
+    chain = chain_ids([Digest.of(tar) for tar in tars])
+    gate = asyncio.Event()
+    bench.fake.script(f"/v2/demo/blobs/{Digest.of(tars[2])}", faults.gated(gate, after=100))
+    pull = bench.images.pull(bench.name("demo:1"))
+    await pull.chain(chain[1])
+    await bench.store.gc()
+    assert {snapshot.chain_id for snapshot in bench.store.snapshots()} == set(chain[:2])
+    assert not pull.ended()
+    gate.set()
+    await pull.chain(chain[2])
+    assert bench.store.image(bench.name("demo:1")) is not None
+    assert {snapshot.chain_id for snapshot in bench.store.snapshots()} == set(chain)
+
+
+async def test_a_chain_that_will_not_come(bench: Bench) -> None:
+    """One that the image has not, and one of a pull that fails, are told at once."""
+    bench.fake.put_image("demo", "1", [layer("a")])
+    pull = bench.images.pull(bench.name("demo:1"))
+    with pytest.raises(NotFound, match="no chain"):
+        await pull.chain(Digest.of(b"another"))
+    await pull.wait()
+    with pytest.raises(NotFound, match="no chain"):
+        await pull.chain(Digest.of(b"another"))
+    bench.fake.put_image("demo", "2", [layer("b")])
+    bench.fake.always(f"/v2/demo/blobs/{Digest.of(layer('b'))}", faults.status(403))
+    with pytest.raises(AccessDenied):
+        await bench.images.pull(bench.name("demo:2")).chain(Digest.of(layer("b")))
+
+
+async def test_the_pace_of_a_pull(bench: Bench) -> None:
+    """It stands still with a registry that is silent, and goes on while others have their turn before."""
+    for name in "abcde":
+        bench.fake.put_image(name, "1", [layer(name)])
+        bench.fake.always(f"/v2/{name}/blobs/{Digest.of(layer(name))}", faults.stalled(after=100))
+    pulls = [bench.images.pull(bench.name(f"{name}:1")) for name in "abcde"]
+    while not all(pull.progress().layers and pull.progress().layers[0].done for pull in pulls[:4]):
+        await asyncio.sleep(0)
+    stuck, waiting = pulls[0].pace(), pulls[4].pace()
+    assert bench.images.waiting() == (1, 0)
+    gate = asyncio.Event()
+    bench.fake.always(f"/v2/e/blobs/{Digest.of(layer('e'))}", faults.gated(gate, after=100))
+    pulls[1].leave()
+    while pulls[4].pace() == waiting:
+        await asyncio.sleep(0)
+    assert pulls[0].pace() == stuck
+    gate.set()
+    await pulls[4].wait()
+    for pull in pulls:
+        pull.leave()
 
 
 async def test_what_waits_for_its_turn_is_counted(bench: Bench) -> None:

@@ -113,6 +113,10 @@ SCENARIOS = {
         prepare=lambda state: [publish(state, one) for one in APP],
         act=lambda state: images.put(state, image("app", *APP)),
     ),
+    "record a chain": Scenario(
+        prepare=lambda state: [publish(state, one) for one in APP[:2]],
+        act=lambda state: images.put_chain(state, image("app", *APP[:2]).diff_ids),
+    ),
     "remove an image": Scenario(prepare=app, act=lambda state: images.remove(state, image("app", *APP).name)),
     "pin": Scenario(act=lambda state: pins.add(state, "other", "layer", layer(1).diff_id)),
     "shelf": Scenario(act=lambda state: shelf.put(state, "note", "a", b"{}")),
