@@ -12,19 +12,19 @@ from __future__ import annotations
 import asyncio
 import logging
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from imagecached import memory
 from imagecached.aio import Flights, leaves
-from imagecached.errors import Corrupt
+from imagecached.errors import Corrupt, NotFound
 from imagecached.events import EventLog
-from imagecached.images.transfers import LayerTransfer, Pull, PullResult, Transfer
+from imagecached.images.transfers import LayerTransfer, Outlook, Pull, PullResult, Transfer
 from imagecached.layers.limits import Limits
 from imagecached.layers.pipeline import write_layer
 from imagecached.oci.chain import chain_ids
 from imagecached.oci.digest import Digest
-from imagecached.oci.documents import Manifest
+from imagecached.oci.documents import Descriptor, Manifest
 from imagecached.oci.parse import parse_manifest
 from imagecached.oci.platform import Platform
 from imagecached.oci.reference import Reference
@@ -32,7 +32,7 @@ from imagecached.registry import NOTHING, Access, Registry, Resolved
 from imagecached.store import ImageRecord, Layer, Store
 from imagecached.telemetry import Metrics
 
-__all__ = ["Images", "Pull", "PullResult", "PullSettings", "Transfer"]
+__all__ = ["Images", "Outlook", "Pull", "PullResult", "PullSettings", "Transfer"]
 
 log = logging.getLogger(__name__)
 _Key = tuple[str, Platform, Access]
@@ -87,18 +87,55 @@ class Images:
 
     def pull(self, reference: str, platform: str | None = None, access: Access = NOTHING) -> Pull:
         """Start or join a pull. InvalidInput for what is no reference or no platform."""
+        return self._begin(Reference.parse(reference), self._wanted(platform), access, None)
+
+    def bring(self, outlook: Outlook, platform: str | None = None, access: Access = NOTHING) -> Pull:
+        """The same for exactly what was looked at; nothing is resolved again."""
+        name = Reference.parse(outlook.name)
+        return self._begin(name, self._wanted(platform), access, outlook.resolved)
+
+    async def look(
+        self, reference: str, platform: str | None = None, access: Access = NOTHING, *, exactly: bool = False
+    ) -> Outlook:
+        """What an image is and would take, without fetching a layer. Errors as of a pull.
+
+        Its name is by the digest that the reference has now; ``exactly``: by that of the platform's manifest.
+        """
         name = Reference.parse(reference)
-        wanted = Platform.parse(platform) if platform else self._settings.platform
-        key = (str(name), wanted, access)
+        resolved = await self._registry.resolve(name, self._wanted(platform), access)
+        digest = resolved.manifest_digest if exactly else resolved.target.digest
+        if exactly:
+            resolved = replace(resolved, target=_by_itself(resolved), index=None, nested=())
+        blobs = zip(resolved.config.diff_ids, resolved.manifest.layers, strict=True)
+        return Outlook(str(name.at(digest)), resolved, {diff_id: blob.size for diff_id, blob in blobs})
+
+    async def digest(self, reference: str, access: Access = NOTHING) -> Digest:
+        """What a reference names now, for one cheap request."""
+        return await self._registry.digest(Reference.parse(reference), access)
+
+    async def name(self, reference: str, of: str) -> None:
+        """Let ``reference`` name the image that is here as ``of``, too. NotFound."""
+        record = self._store.image(str(Reference.parse(of)))
+        if record is None:
+            raise NotFound(f"image {of} is not here")
+        await self._store.put_image(replace(record, name=str(Reference.parse(reference))))
+
+    def _wanted(self, platform: str | None) -> Platform:
+        return Platform.parse(platform) if platform else self._settings.platform
+
+    def _begin(self, name: Reference, platform: Platform, access: Access, known: Resolved | None) -> Pull:
+        key = (str(name), platform, access)
         transfer = self._transfers.setdefault(key, Transfer(str(name)))
-        passenger = self._ride(key, name, transfer)
+        passenger = self._ride(key, name, transfer, known)
         task = self._group.create_task(passenger, name=f"pull {name}")
         return Pull(transfer, task, lambda: self._moved)
 
-    async def _ride(self, key: _Key, name: Reference, transfer: Transfer) -> PullResult | Exception:
+    async def _ride(
+        self, key: _Key, name: Reference, transfer: Transfer, known: Resolved | None
+    ) -> PullResult | Exception:
         """The flight's result or error as a value: a failed pull must not fail the task group."""
         try:
-            return await self._image_flights.join(key, lambda: self._pull(key, name, transfer))
+            return await self._image_flights.join(key, lambda: self._pull(key, name, transfer, known))
         except Exception as error:  # noqa: BLE001  raised again to whoever waits
             return error
         finally:
@@ -114,14 +151,16 @@ class Images:
         if not self._image_flights:
             memory.give_back()
 
-    async def _pull(self, key: _Key, name: Reference, transfer: Transfer) -> PullResult:
+    async def _pull(
+        self, key: _Key, name: Reference, transfer: Transfer, known: Resolved | None
+    ) -> PullResult:
         error: BaseException | None = None
         self._transfers[key] = transfer
         transfer.begin()
         try:
             with transfer.phase("total"):
                 async with self._image_slots:
-                    result = await self._make_present(name, key, transfer)
+                    result = await self._make_present(name, key, transfer, known)
             transfer.state = "ready"
             return result
         except BaseException as caught:
@@ -132,12 +171,14 @@ class Images:
             self._transfers.pop(key, None)
             self._report(transfer, error)
 
-    async def _make_present(self, name: Reference, key: _Key, transfer: Transfer) -> PullResult:
+    async def _make_present(
+        self, name: Reference, key: _Key, transfer: Transfer, known: Resolved | None
+    ) -> PullResult:
         _, platform, access = key
         with transfer.phase("resolve"), transfer.turn():
             if here := await self._unchanged(name, platform, access):
                 return self._already(here, transfer)
-            resolved = await self._registry.resolve(name, platform, access)
+            resolved = known or await self._registry.resolve(name, platform, access)
         manifest, config = resolved.manifest, resolved.config
         transfer.plan(manifest.layers, config.diff_ids)
         transfer.state = "fetching"
@@ -285,3 +326,9 @@ class Images:
         else:
             self._events.emit("pull_failed", transfer.image, error=str(error), **facts)
             log.warning("pull failed", extra={"image": transfer.image, "error": str(error), **facts})
+
+
+def _by_itself(resolved: Resolved) -> Descriptor:
+    """The platform's manifest, as if it had been named directly."""
+    manifest = resolved.manifest
+    return Descriptor(manifest.media_type, resolved.manifest_digest, len(manifest.raw))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Final, Literal
@@ -18,6 +18,7 @@ from imagecached.errors import NotFound
 from imagecached.oci.chain import chain_ids
 from imagecached.oci.digest import Digest
 from imagecached.oci.documents import Descriptor
+from imagecached.registry import Resolved
 
 PullState = Literal["resolving", "fetching", "preparing", "ready", "failed"]
 LayerSource = Literal["present", "fetched", "shared"]
@@ -124,6 +125,18 @@ class PullResult:
 
     manifest_digest: Digest
     chain_id: Digest
+
+
+@dataclass(frozen=True, slots=True)
+class Outlook:
+    """An image that was looked at and not fetched: what it is, and what it would take.
+
+    ``name`` is its reference by digest. ``layers``: DiffID → bytes of its blob.
+    """
+
+    name: str
+    resolved: Resolved
+    layers: Mapping[Digest, int]
 
 
 class Pull:

@@ -39,7 +39,7 @@ from imagecached.store.records import (
 )
 from imagecached.store.repair import put_right
 from imagecached.store.shelf import Shelf
-from imagecached.store.state import InUse, State
+from imagecached.store.state import InUse, State, Yielding
 
 __all__ = [
     "REF",
@@ -84,6 +84,7 @@ class Store:
         self.layout: Layout = state.layout
         self.ledger = Ledger(state)
         self.shelf = Shelf(state)
+        self._on_yielded: list[Callable[[GcReport], None]] = []
 
     @classmethod
     async def open(cls, root: Path, policy: StorePolicy) -> Store:
@@ -173,6 +174,15 @@ class Store:
         """
         self._state.in_use.append(in_use)
 
+    def let_yield(self, yielding: Yielding, on_yielded: Callable[[GcReport], None]) -> None:
+        """Pins of the owners that ``yielding`` names, with their last use, give way when bytes are wanted.
+
+        It runs in a thread and must not call the store; ``on_yielded`` is called on the event loop, after the
+        pins of ``report.owners`` have gone.
+        """
+        self._state.yielding.append(yielding)
+        self._on_yielded.append(on_yielded)
+
     # Mutations: each one thread hop, done or not at all.
 
     @asynccontextmanager
@@ -229,14 +239,20 @@ class Store:
         """See that ``more`` bytes fit, evicting images if that helps; OutOfSpace with the figures if it does
         not.
         """
-        return await aio.finish(collect.make_room, self._state, more)
+        return self._told(await aio.finish(collect.make_room, self._state, more))
 
     async def gc(self, *, dry_run: bool = False, grace_seconds: float = 0.0) -> GcReport:
-        """Remove what nothing keeps; above the high watermark also images, least recently used first.
+        """Remove what nothing keeps; above the high watermark also images, in the order that gc states.
 
         Below it, layers of no image stay until ``grace_seconds`` after their last use.
         """
-        return await aio.finish(collect.collect, self._state, dry_run=dry_run, grace_seconds=grace_seconds)
+        report = await aio.finish(collect.collect, self._state, dry_run=dry_run, grace_seconds=grace_seconds)
+        return self._told(report)
+
+    def _told(self, report: GcReport) -> GcReport:
+        for tell in self._on_yielded if report.owners and not report.dry_run else ():
+            tell(report)
+        return report
 
     async def fsck(self, *, repair: bool = False, on_progress: OnProgress | None = None) -> FsckReport:
         """Read and verify everything, and with ``repair`` put right what is wrong.

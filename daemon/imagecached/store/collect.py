@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,7 +19,7 @@ from imagecached.store import gc, images, ledger, pins
 from imagecached.store.files import scan, take_away, unlink_all
 from imagecached.store.holds import Contested
 from imagecached.store.points import point
-from imagecached.store.records import GcReport
+from imagecached.store.records import GcReport, Pin
 from imagecached.store.state import State
 
 log = logging.getLogger(__name__)
@@ -63,6 +63,7 @@ def make_room(state: State, more: int) -> GcReport:
 def take_inventory(state: State, grace_seconds: float = 0.0) -> gc.Inventory:
     """What there is and what is wanted of it, as of now; the caller holds the store's lock."""
     wanted = pins.every(state)
+    yielding = _yielding(state)
     kept = {Digest(pin.value) for pin in wanted if pin.kind != "image"}
     kept |= ledger.kept(state)
     kept |= state.holds.digests()  # before the mounts: each is leased until it is seen
@@ -74,8 +75,8 @@ def take_inventory(state: State, grace_seconds: float = 0.0) -> gc.Inventory:
     return gc.Inventory(
         layers={Digest(diff_id): disk_bytes for diff_id, disk_bytes, _ in rows},
         snapshots=dict(_links(state)),
-        images=list(_candidates(state)),
-        pinned=frozenset(pin.value for pin in wanted if pin.kind == "image"),
+        images=list(_candidates(state, _last_uses(wanted, yielding))),
+        pinned=frozenset(pin.value for pin in wanted if pin.kind == "image" and pin.owner not in yielding),
         kept=frozenset(kept),
     )
 
@@ -109,12 +110,27 @@ def _links(state: State) -> Iterator[tuple[Digest, gc.Link]]:
         )
 
 
-def _candidates(state: State) -> Iterator[gc.Candidate]:
+def _yielding(state: State) -> dict[str, float]:
+    """Owners that give way, and when each was last used."""
+    return {owner: used for ask in state.yielding for owner, used in ask().items()}
+
+
+def _last_uses(wanted: Iterable[Pin], yielding: Mapping[str, float]) -> dict[str, float]:
+    """Image name → last use of the owner that used it last, for images that yielding owners have pinned."""
+    uses: dict[str, float] = {}
+    for pin in wanted:
+        if pin.kind == "image" and pin.owner in yielding:
+            uses[pin.value] = max(uses.get(pin.value, 0.0), yielding[pin.owner])
+    return uses
+
+
+def _candidates(state: State, owners_use: Mapping[str, float]) -> Iterator[gc.Candidate]:
     for name, chain_id, diff_ids, last_used in state.db.survey(
         "SELECT name, chain_id, diff_ids, last_used FROM images"
     ):
-        used = max(last_used, state.touched.get(name, 0.0))
-        yield gc.Candidate(name, Digest(chain_id), tuple(map(Digest, diff_ids.split(" "))), used)
+        used = owners_use.get(name, max(last_used, state.touched.get(name, 0.0)))
+        layers = tuple(map(Digest, diff_ids.split(" ")))
+        yield gc.Candidate(name, Digest(chain_id), layers, used, name in owners_use)
 
 
 def _decide(state: State, need: int, want: int, grace_seconds: float = 0.0) -> _Decision:
@@ -132,11 +148,19 @@ def _decide(state: State, need: int, want: int, grace_seconds: float = 0.0) -> _
         layers=plan.layers,
         orphans=tuple(str(path.relative_to(root)) for _, path in strays),
         freed_bytes=plan.freed_bytes,
+        owners=_owners(state, plan.images),
     )
     stray_files = (path for _, path in strays)
     files = (*map(state.layout.seam, plan.seams), *map(state.layout.layer, plan.layers), *stray_files)
     stray_digests = (digest for digest, _ in strays if digest is not None)
     return _Decision(report, files, frozenset((*plan.snapshots, *plan.layers, *stray_digests)))
+
+
+def _owners(state: State, evicted: Iterable[str]) -> tuple[str, ...]:
+    """Who has pinned an image that goes nevertheless."""
+    gone = frozenset(evicted)
+    wanted = pins.every(state) if gone else ()
+    return tuple(sorted({pin.owner for pin in wanted if pin.kind == "image" and pin.value in gone}))
 
 
 def _reclaim(state: State, need: int, want: int, grace_seconds: float = 0.0) -> tuple[GcReport, list[Path]]:
@@ -162,6 +186,7 @@ def _apply(state: State, decision: _Decision) -> list[Path]:
             ("DELETE FROM images WHERE name = ?", report.images),
             ("DELETE FROM snapshots WHERE chain_id = ?", report.snapshots),
             ("DELETE FROM layers WHERE diff_id = ?", report.layers),
+            ("DELETE FROM pins WHERE owner = ?", report.owners),
         ):
             connection.executemany(statement, [(str(key),) for key in keys])
         if report.images:

@@ -1,9 +1,14 @@
 """What may go: a pure plan over an inventory. Deletes nothing, reads nothing.
 
 Kept are: images that are pinned, and everything named by a pin, a lease or a mount, with all below it. Other
-images keep what they use until bytes are wanted; then they go, least recently used first, and no more of them
-than needed. Snapshots, seams and layers that nothing keeps always go. Invariant: applying a plan and planning
-again gives an empty plan.
+images keep what they use until bytes are wanted; then they go in this order, and no more of them than needed:
+
+    1. images whose pins all belong to owners that yield (automatic ImageCaches), by their owner's last use
+    2. images that nobody has pinned, by their own last use
+    of those used at the same time, the one that is cheapest to fetch again: the fewest bytes of its own
+
+Snapshots, seams and layers that nothing keeps always go. Invariant: applying a plan and planning again gives
+an empty plan.
 """
 
 from __future__ import annotations
@@ -26,12 +31,16 @@ class Link:
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """An image as gc sees it. A damaged one has no snapshot, and still keeps the layers that are left."""
+    """An image as gc sees it. A damaged one has no snapshot, and still keeps the layers that are left.
+
+    ``yields``: pinned, but only by owners that give way to others, ``last_used`` is then their last use.
+    """
 
     name: str
     chain_id: Digest
     diff_ids: tuple[Digest, ...]
     last_used: float
+    yields: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +88,10 @@ class _References:
                 self.unkept_bytes -= self.inventory.layers[diff_id]
             self.layers[diff_id] += 1
 
+    def own_bytes(self, keeper: _Keeper) -> int:
+        """What nobody but ``keeper`` keeps: to be fetched again if it goes."""
+        return sum(self.inventory.layers[diff_id] for diff_id in keeper.layers if self.layers[diff_id] == 1)
+
     def drop(self, keeper: _Keeper) -> None:
         for chain_id in keeper.snapshots:
             self.snapshots[chain_id] -= 1
@@ -97,8 +110,8 @@ class _Keeper:
 
 
 def plan(inventory: Inventory, *, want: int = 0) -> Plan:
-    """The least that frees ``want`` bytes: what nothing keeps, then images by last use. It may free less if
-    no more can go.
+    """The least that frees ``want`` bytes: what nothing keeps, then images in the order above. It may free
+    less if no more can go.
     """
     references = _References(inventory)
     for digest in inventory.kept:
@@ -115,12 +128,17 @@ def plan(inventory: Inventory, *, want: int = 0) -> Plan:
 
 def _evict(references: _References, evictable: list[tuple[Candidate, _Keeper]], want: int) -> list[str]:
     evicted: list[tuple[Candidate, _Keeper]] = []
-    for image, keeper in sorted(evictable, key=lambda pair: (pair[0].last_used, pair[0].name)):
+    order = {id(image): _order(image, references.own_bytes(keeper)) for image, keeper in evictable}
+    for image, keeper in sorted(evictable, key=lambda pair: order[id(pair[0])]):
         if references.unkept_bytes >= want:
             break
         references.drop(keeper)
         evicted.append((image, keeper))
     return [image.name for image, _ in _without_needless(references, evicted, want)]
+
+
+def _order(image: Candidate, own_bytes: int) -> tuple[bool, float, int, str]:
+    return (not image.yields, image.last_used, own_bytes, image.name)
 
 
 def _without_needless(

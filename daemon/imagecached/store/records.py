@@ -158,8 +158,8 @@ class Usage:
 
 @dataclass(frozen=True, slots=True)
 class GcReport:
-    """What gc removed, or would remove: image names (least recently used first), ChainIDs, DiffIDs, stray
-    files below the root.
+    """What gc removed, or would remove: image names (in the order of eviction), ChainIDs, DiffIDs, stray
+    files below the root. ``owners``: those that yielded, whose pins are gone.
     """
 
     images: tuple[str, ...] = ()
@@ -169,6 +169,7 @@ class GcReport:
     orphans: tuple[str, ...] = ()
     freed_bytes: int = 0
     dry_run: bool = False
+    owners: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from imagecached.errors import OutOfSpace
@@ -18,6 +18,9 @@ from imagecached.store.root import Root
 
 InUse = Callable[[], frozenset[Digest]]
 """The DiffIDs and ChainIDs that are in use outside the store right now; asked each time gc decides."""
+
+Yielding = Callable[[], Mapping[str, float]]
+"""Owners whose pins give way when bytes are wanted, with their last use; asked each time gc decides."""
 
 _TOTALS = """
     SELECT (SELECT coalesce(sum(disk_bytes), 0) FROM layers)
@@ -42,6 +45,7 @@ class State:
     limits: Limits = field(default_factory=Limits)
     clock: Callable[[], float] = time.time
     in_use: list[InUse] = field(default_factory=list)
+    yielding: list[Yielding] = field(default_factory=list)
     touched: dict[str, float] = field(default_factory=dict)  # image name → last use, until it is written
     publishing: threading.Lock = field(
         default_factory=threading.Lock

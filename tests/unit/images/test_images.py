@@ -53,6 +53,57 @@ async def test_the_second_pull_of_a_tag_is_one_request(bench: Bench) -> None:
     assert len(bench.fake.requests) == before
 
 
+async def test_what_was_looked_at_is_brought_even_if_the_tag_moves(bench: Bench) -> None:
+    """Looking fetches no layer; bringing resolves nothing again, and names the image by its digest."""
+    digest = bench.fake.put_image("demo", "1", [layer("a"), layer("b")])
+    outlook = await bench.images.look(bench.name("demo:1"))
+    assert outlook.name == bench.name(f"demo@{digest}")
+    assert outlook.layers == {Digest.of(layer(name)): len(layer(name)) for name in "ab"}
+    assert bench.store.layers() == ()
+    bench.fake.put_image("demo", "1", [layer("c")])
+    before = len(bench.fake.asked("/manifests/"))
+    await bench.images.bring(outlook).wait()
+    assert len(bench.fake.asked("/manifests/")) == before
+    [image] = bench.store.images()
+    assert (image.name, image.manifest_digest) == (outlook.name, digest)
+
+
+async def test_an_image_gets_a_second_name(bench: Bench) -> None:
+    """By the tag that people type; a name that was another image's now is this one's."""
+    old = bench.fake.put_image("demo", "1", [layer("old")])
+    await bench.images.pull(bench.name("demo:1")).wait()
+    new = bench.fake.put_image("demo", "2", [layer("new")])
+    await bench.images.pull(bench.name(f"demo@{new}")).wait()
+    await bench.images.name(bench.name("demo:1"), of=bench.name(f"demo@{new}"))
+    images = {image.name: image.manifest_digest for image in bench.store.images()}
+    assert images == {bench.name("demo:1"): new, bench.name(f"demo@{new}"): new}
+    with pytest.raises(NotFound):
+        await bench.images.name(bench.name("demo:3"), of=bench.name(f"demo@{old}"))
+
+
+async def test_one_manifest_of_an_index_by_itself(bench: Bench) -> None:
+    """Two platforms of one index can be here side by side: each by the digest of its own manifest."""
+    arm = bench.fake.put_image("demo", None, [layer("arm")], config={"architecture": "arm64"})
+    amd = bench.fake.put_image("demo", None, [layer("amd")])
+    entries = [
+        (arm, {"os": "linux", "architecture": "arm64"}),
+        (amd, {"os": "linux", "architecture": "amd64"}),
+    ]
+    index = bench.fake.put_index("demo", "1", entries)
+    here = await bench.images.look(bench.name("demo:1"))
+    there = await bench.images.look(bench.name("demo:1"), "linux/arm64", exactly=True)
+    assert (here.name, there.name) == (bench.name(f"demo@{index}"), bench.name(f"demo@{arm}"))
+    await bench.images.bring(here).wait()
+    await bench.images.bring(there, "linux/arm64").wait()
+    assert {str(image.platform): image.manifest_digest for image in bench.store.images()} == {
+        "linux/amd64": amd,
+        "linux/arm64": arm,
+    }
+    before = len(bench.fake.requests)
+    await bench.images.bring(there, "linux/arm64").wait()
+    assert len(bench.fake.requests) == before
+
+
 async def test_a_moved_tag_is_noticed(bench: Bench) -> None:
     """The tag names another image now: that one is pulled."""
     bench.fake.put_image("demo", "1", [layer("a")])

@@ -72,6 +72,34 @@ def test_evicts_by_last_use_above_the_high_watermark(state: State) -> None:
     assert check(state) == []
 
 
+def test_a_yielding_owner_loses_its_pins_with_its_image(state: State) -> None:
+    """Before anything that was pulled by hand, longest unused first; all pins of that owner go at once."""
+    names = [pulled(state, f"app{number}", layer(number)).name for number in range(4)]
+    for owner, owned in (("new", names[0]), ("old", names[1]), ("firm", names[2])):
+        pins.add(state, owner, "image", owned)
+    pins.add(state, "old", "layer", layer(9).diff_id)
+    state.yielding.append(lambda: {"new": 20.0, "old": 10.0, "gone": 1.0})
+    set_policy(state, StorePolicy(quota_bytes=state.budget.used(), free_bytes=0, gc_high=1.0, gc_low=1.0))
+    report = collect.make_room(state, 1)
+    assert (report.images, report.owners) == ((names[1],), ("old",))
+    assert {pin.owner for pin in pins.every(state)} == {"new", "firm"}
+    set_policy(state, StorePolicy(quota_bytes=1, free_bytes=0, gc_high=1.0, gc_low=1.0))
+    assert collect.collect(state).images == (names[0], names[3])
+    assert [one.name for one in images.every(state)] == [names[2]]
+    assert check(state) == []
+
+
+def test_an_image_that_a_firm_owner_has_pinned_too_stays(state: State) -> None:
+    """One owner that yields does not decide for another."""
+    name = pulled(state, "app", layer(1)).name
+    pins.add(state, "soft", "image", name)
+    pins.add(state, "firm", "image", name)
+    state.yielding.append(lambda: {"soft": 1.0})
+    set_policy(state, StorePolicy(quota_bytes=1, free_bytes=0))
+    assert collect.collect(state) == GcReport()
+    assert len(pins.every(state)) == 2
+
+
 def test_make_room_evicts_only_as_much_as_needed(state: State) -> None:
     """Nothing happens while there is room."""
     for number in range(3):

@@ -73,6 +73,22 @@ def test_snapshots_without_image_go_with_seams_and_layers() -> None:
     assert plan(without) == expected
 
 
+def test_what_yields_goes_before_everything_else() -> None:
+    """However lately it was used: somebody pulled the others, or they are pinned for good."""
+    full = inventory({"pulled": [1], "pinned": [2], "automatic": [3]}, pinned=["pinned"])
+    yields = [replace(image, yields=image.name == "automatic") for image in full.images]
+    assert plan(replace(full, images=yields), want=1).images == ("automatic",)
+    assert plan(replace(full, images=yields), want=2 * BYTES).images == ("automatic", "pulled")
+    assert plan(replace(full, images=yields), want=9 * BYTES).images == ("automatic", "pulled")
+
+
+def test_of_images_used_at_once_the_cheapest_goes_first() -> None:
+    """What another image shares need not be fetched again."""
+    full = inventory({"big": [1, 2, 3], "small": [1, 4], "other": [1]})
+    at_once = replace(full, images=[replace(image, last_used=1.0) for image in full.images])
+    assert plan(at_once, want=1).images == ("small",)
+
+
 def test_the_least_recently_used_image_goes_first() -> None:
     """And no more of them than needed."""
     found = plan(inventory({"old": [1], "middle": [2], "new": [3]}), want=BYTES + 1)
