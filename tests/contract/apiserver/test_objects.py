@@ -122,7 +122,7 @@ async def test_finalizers_hold_an_object(api: Api) -> None:
     more = {"metadata": {"finalizers": ["imagecached.dev/suite", "imagecached.dev/more"]}}
     refused = await api("PATCH", api.samples("one"), more, kind="application/merge-patch+json")
     assert refused.code == 422
-    freed = {"metadata": {"finalizers": []}}
+    freed: dict[str, dict[str, list[str]]] = {"metadata": {"finalizers": []}}
     assert (await api("PATCH", api.samples("one"), freed, kind="application/merge-patch+json")).code == 200
     assert (await api("GET", api.samples("one"))).code == 404
 
