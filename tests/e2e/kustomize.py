@@ -1,7 +1,7 @@
 """The part of kustomize that ``daemonset/`` uses, for machines without kubectl.
 
-Only the fields listed in ``_FIELDS`` are known; any other is an error, so that nothing is silently left out. A test compares
-the result with ``kubectl kustomize`` where there is one.
+Only the fields listed in ``_FIELDS`` are known; any other is an error, so that nothing is silently left out.
+A test compares the result with ``kubectl kustomize`` where there is one.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import yaml
 Document = dict[str, Any]
 
 _FIELDS: Final = frozenset(
-    "apiVersion kind resources components labels images patches configMapGenerator generatorOptions namespace".split()
+    "apiVersion kind resources components labels images patches configMapGenerator".split()
 )
 _FILE: Final = "kustomization.yaml"
 
@@ -52,7 +52,9 @@ def _build(folder: Path, inherited: list[Document]) -> list[Document]:
     for entry in spec.get("resources", ()):
         place = (folder / entry).resolve()
         documents = documents + (_build(place, []) if place.is_dir() else _read(place))
-    documents = documents + [_config_map(folder, generator) for generator in spec.get("configMapGenerator", ())]
+    documents = documents + [
+        _config_map(folder, generator) for generator in spec.get("configMapGenerator", ())
+    ]
     for entry in spec.get("components", ()):
         documents = _build((folder / entry).resolve(), documents)
     for patch in spec.get("patches", ()):
@@ -129,7 +131,9 @@ def _rename_images(documents: list[Document], image: Mapping[str, str]) -> None:
     for container in _containers(documents):
         if container["image"] == image["name"]:
             name = image.get("newName", image["name"])
-            container["image"] = f"{name}@{image['digest']}" if "digest" in image else f"{name}:{image['newTag']}"
+            container["image"] = (
+                f"{name}@{image['digest']}" if "digest" in image else f"{name}:{image['newTag']}"
+            )
 
 
 def _containers(documents: Iterable[Document]) -> Iterable[Document]:
@@ -150,7 +154,11 @@ _ORDER: Final = (
     "Service",
     "RuntimeClass",
 )
-_LAST: Final = ("MutatingWebhookConfiguration", "ValidatingAdmissionPolicy", "ValidatingAdmissionPolicyBinding")
+_LAST: Final = (
+    "MutatingWebhookConfiguration",
+    "ValidatingAdmissionPolicy",
+    "ValidatingAdmissionPolicyBinding",
+)
 
 
 def _rank(document: Mapping[str, Any]) -> int:
