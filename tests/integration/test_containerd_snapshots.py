@@ -18,7 +18,7 @@ from grpclib.client import Channel
 
 from imagecached.oci.chain import chain_ids
 from imagecached.oci.digest import Digest
-from tests.support.containerd import Containerd, serve_containerd
+from tests.support.containerd import CONTAINERD2, STABLE, Containerd, serve_containerd
 from tests.support.daemon import Daemon
 from tests.support.demo import HELLO, SHELL, push_demo
 from tests.support.mounts import mounted_below, unmount_below
@@ -105,18 +105,31 @@ def folder() -> Iterator[Path]:
     shutil.rmtree(path)
 
 
+@pytest.fixture(
+    params=[
+        pytest.param(STABLE, id="1"),
+        pytest.param(CONTAINERD2, id="2", marks=pytest.mark.containerd2),
+    ]
+)
+def programs(request: pytest.FixtureRequest) -> Path | None:
+    """Each version of containerd."""
+    chosen: Path | None = request.param
+    return chosen
+
+
 @pytest.fixture
-def node(demo: Registry, folder: Path) -> Iterator[Node]:
+def node(demo: Registry, folder: Path, programs: Path | None) -> Iterator[Node]:
     """Both, on empty roots; the socket between them is held open as systemd does it."""
     path = folder / "snapshots.sock"
-    daemon = Daemon(folder, snapshotter={"socket": str(path)}, registry={"plain_http": [demo.address]})
+    ours = {"socket": str(path), "pull_on_miss": False}
+    daemon = Daemon(folder, snapshotter=ours, registry={"plain_http": [demo.address]})
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(path))
         listener.listen()
         daemon.hand_over(listener)
         daemon.start()
         try:
-            with serve_containerd(plain_http=[demo.address], snapshots=path) as containerd:
+            with serve_containerd(plain_http=[demo.address], snapshots=path, programs=programs) as containerd:
                 yield Node(daemon, containerd)
         finally:
             if daemon.process is not None:
@@ -211,7 +224,9 @@ async def test_the_daemon_is_killed_while_a_container_runs(demo: Registry, node:
         node.containerd.ctr("containers", "delete", container)
 
 
-async def test_containerd_lost_its_database(demo: Registry, node: Node, folder: Path) -> None:
+async def test_containerd_lost_its_database(
+    demo: Registry, node: Node, folder: Path, programs: Path | None
+) -> None:
     """A containerd that begins anew with the same sequence numbers gets its images, prepared or not; its
     sweep takes what the old one left.
     """
@@ -220,7 +235,8 @@ async def test_containerd_lost_its_database(demo: Registry, node: Node, folder: 
     await node.register(hello)
     node.pull(hello)
     node.pull(shell)
-    with serve_containerd(plain_http=[demo.address], snapshots=folder / "snapshots.sock") as containerd:
+    path = folder / "snapshots.sock"
+    with serve_containerd(plain_http=[demo.address], snapshots=path, programs=programs) as containerd:
         anew = Node(node.daemon, containerd)
         await anew.register(hello)
         anew.pull(hello)

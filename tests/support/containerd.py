@@ -177,6 +177,8 @@ def serve_containerd(
     document = _main_config(containerd, pause)
     if snapshots:
         document["proxy_plugins"] = {NAME: {"type": "snapshot", "address": str(snapshots)}}
+        if document["version"] > 2:
+            _transfer_to_ours(document)
     if mode:
         _use(document["plugins"], mode)
     containerd.config.write_text(toml(document))
@@ -237,6 +239,13 @@ def _cri_2(containerd: Containerd, pause: str) -> dict[str, Any]:
         "io.containerd.cri.v1.runtime": {"cni": cni, "restrict_oom_score_adj": True},
         "io.containerd.nri.v1.nri": {"disable": True},  # its socket would be the host's
     }
+
+
+def _transfer_to_ours(document: dict[str, Any]) -> None:
+    """Let the transfer service unpack into our snapshotter, and tell it which image that is."""
+    document["proxy_plugins"][NAME]["exports"] = {"enable_remote_snapshot_annotations": "true"}
+    unpack = [{"platform": "linux", "snapshotter": snapshotter} for snapshotter in (NAME, "overlayfs")]
+    document["plugins"]["io.containerd.transfer.v1.local"] = {"unpack_config": unpack}
 
 
 def _use(plugins: dict[str, Any], mode: Mode) -> None:

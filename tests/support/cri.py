@@ -6,7 +6,7 @@ Pods use the host's network, so that no test needs a network plugin.
 from __future__ import annotations
 
 import secrets
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,7 +44,8 @@ class Cri:
 
     async def pull(self, reference: str, *, handler: str = "") -> str:
         """The image reference that a pull answers with. ``handler``: for which runtime handler."""
-        answer = await self.call("PullImage", image=_spec(reference, handler), sandbox_config=_sandbox())
+        sandbox = _sandbox(annotations=_for_handler(handler))
+        answer = await self.call("PullImage", image=_spec(reference, handler), sandbox_config=sandbox)
         return str(answer.image_ref)
 
     async def image(self, reference: str) -> pb.Image | None:
@@ -161,16 +162,20 @@ async def connected(socket: Path, logs: Path) -> AsyncIterator[Cri]:
 
 
 def _spec(reference: str, handler: str) -> pb.ImageSpec:
-    # The annotation is what containerd before 2.3 reads, the field what it reads from then on.
-    annotations = {"io.containerd.cri.runtime-handler": handler} if handler else {}
-    return pb.ImageSpec(image=reference, annotations=annotations, runtime_handler=handler)
+    return pb.ImageSpec(image=reference, annotations=_for_handler(handler), runtime_handler=handler)
 
 
-def _sandbox(logs: Path | None = None) -> pb.PodSandboxConfig:
+def _for_handler(handler: str) -> dict[str, str]:
+    # On the pod this is what containerd before 2.3 reads; the field is what it reads from then on.
+    return {"io.containerd.cri.runtime-handler": handler} if handler else {}
+
+
+def _sandbox(logs: Path | None = None, annotations: Mapping[str, str] | None = None) -> pb.PodSandboxConfig:
     uid = secrets.token_hex(8)
     security = pb.LinuxSandboxSecurityContext(namespace_options=_HOST_NETWORK)
     return pb.PodSandboxConfig(
         metadata=pb.PodSandboxMetadata(name=f"pod-{uid}", uid=uid, namespace="default"),
         log_directory=str(logs or ""),
+        annotations=annotations,
         linux=pb.LinuxPodSandboxConfig(security_context=security),
     )

@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from tests.support import cri
 from tests.support.containerd import Containerd, Mode, serve_containerd
@@ -23,6 +23,13 @@ from tests.support.mounts import unmount_below
 from tests.support.registry import Registry
 
 PAUSE: Final = "test/pause:1"
+
+
+class Addressed(Protocol):
+    """A registry of any kind."""
+
+    @property
+    def address(self) -> str: ...
 
 
 @dataclass(frozen=True)
@@ -52,7 +59,7 @@ def push_pause(registry: Registry, directory: Path) -> str:
 
 @contextmanager
 def serve_node(
-    registry: Registry, pause: str, mode: Mode, programs: Path | None = None, **sections: dict[str, Any]
+    registry: Addressed, pause: str, mode: Mode, programs: Path | None = None, /, **sections: dict[str, Any]
 ) -> Iterator[Node]:
     """Run both on empty roots for the length of the block.
 
