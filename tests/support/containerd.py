@@ -11,6 +11,7 @@ import re
 import signal
 import socket
 import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -162,25 +163,30 @@ def serve_containerd(
     snapshots: Path | None = None,
     pause: str = "",
     mode: Mode | None = None,
+    root: Path | None = None,
 ) -> Iterator[Containerd]:
     """Run containerd for the length of the block; then end, unmount and delete all it made.
 
     ``programs``: a folder with another ``containerd`` and ``ctr`` than those on PATH. ``snapshots``: the
     socket of a snapshotter that it knows as ``imagecached``. ``pause``: the image of sandboxes, which turns
-    CRI on. ``mode``: how CRI uses the snapshotter.
+    CRI on. ``mode``: how CRI uses the snapshotter, by the drop-in that the product prints; ``root``: that
+    of our daemon.
     """
     # Not pytest's tmp_path: socket addresses are limited to 107 bytes.
     directory = Path(tempfile.mkdtemp(prefix="containerd-")).resolve()
     containerd = Containerd(directory, programs, environment)
     for registry in plain_http:
         containerd.trust_plain_http(registry)
-    document = _main_config(containerd, pause)
-    if snapshots:
+    document = main_config(containerd, pause)
+    containerd.config.write_text(toml(document))
+    if mode:
+        drop_in = directory / "drop-in.toml"
+        drop_in.write_text(_drop_in(containerd, mode, snapshots, root))
+        document["imports"] = [str(drop_in)]
+    elif snapshots:
         document["proxy_plugins"] = {NAME: {"type": "snapshot", "address": str(snapshots)}}
         if document["version"] > 2:
             _transfer_to_ours(document)
-    if mode:
-        _use(document["plugins"], mode)
     containerd.config.write_text(toml(document))
     try:
         containerd.start()
@@ -194,7 +200,8 @@ def serve_containerd(
         subprocess.run(["rm", "-rf", directory], check=True)
 
 
-def _main_config(containerd: Containerd, pause: str) -> dict[str, Any]:
+def main_config(containerd: Containerd, pause: str) -> dict[str, Any]:
+    """The main configuration file, in the form of the version that reads it."""
     directory, new = containerd.directory, version_of(containerd.programs) >= (2, 0)
     return {
         "version": 3 if new else 2,
@@ -248,22 +255,13 @@ def _transfer_to_ours(document: dict[str, Any]) -> None:
     document["plugins"]["io.containerd.transfer.v1.local"] = {"unpack_config": unpack}
 
 
-def _use(plugins: dict[str, Any], mode: Mode) -> None:
-    """Let CRI use our snapshotter, for all pods or by a runtime handler."""
-    runtime = {"runtime_type": "io.containerd.runc.v2"}
-    if old := plugins.get("io.containerd.grpc.v1.cri"):
-        section: dict[str, Any] = {"disable_snapshot_annotations": False}
-        old["containerd"] = section
-    else:
-        section = plugins["io.containerd.cri.v1.images"]
-        section |= {"use_local_image_pull": True, "disable_snapshot_annotations": False}
-    if mode == "default":
-        section["snapshotter"] = NAME
-        return
-    if not old:
-        section["runtime_platforms"] = {NAME: {"snapshotter": NAME}}
-        section = plugins["io.containerd.cri.v1.runtime"].setdefault("containerd", {})
-    section["runtimes"] = {"runc": runtime, NAME: {**runtime, "snapshotter": NAME}}
+def _drop_in(containerd: Containerd, mode: Mode, snapshots: Path | None, root: Path | None) -> str:
+    """What the product prints for this node."""
+    major, minor = version_of(containerd.programs)
+    argv: list[str | Path] = [Path(sys.executable).with_name("imagecachectl"), "containerd-config"]
+    argv += ["--mode", mode, "--version", f"{major}.{minor}", "--config", containerd.config]
+    argv += ["--snapshots", snapshots or "", "--root", root or ""]
+    return subprocess.run(argv, stdout=subprocess.PIPE, text=True, check=True).stdout
 
 
 def _program(name: str, programs: Path | None) -> str:

@@ -79,7 +79,12 @@ def serve_node(
             daemon.hand_over(listener)
             daemon.start()
             with serve_containerd(
-                plain_http=[registry.address], programs=programs, snapshots=path, pause=pause, mode=mode
+                plain_http=[registry.address],
+                programs=programs,
+                snapshots=path,
+                pause=pause,
+                mode=mode,
+                root=daemon.root,
             ) as containerd:
                 yield Node(daemon, containerd, "imagecached" if mode == "handler" else "")
     finally:

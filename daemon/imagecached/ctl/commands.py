@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 DEFAULT_SOCKET: Final = "/run/imagecached/imagecached.sock"
 SOCKET_VARIABLE: Final = "IMAGECACHED_DAEMON__SOCKET"
 FORMS: Final = ("table", "json", "yaml")
+MODES: Final = ("handler", "default")
+CONTAINERD_CONFIG: Final = "/etc/containerd/config.toml"
 KINDS: Final = ("images", "snapshots", "layers")
 
 _IMAGE: Final = Argument("image", "IMAGE")
@@ -33,6 +35,17 @@ PROGRAM: Final = Command(
 
 _COMMANDS: Final = (
     Command(
+        "containerd-config", "containerd", "Print the settings with which containerd starts pods from here.",
+        Option("--mode", "A runtime handler of ours, or all pods.", "handler|default", read=one_of(*MODES)),
+        Option("--version", "Instead of what `containerd --version` says.", "1.6|1.7|2.x", default=""),
+        Option(
+            "--config", f"What containerd reads now; {CONTAINERD_CONFIG}.", "FILE", default=CONTAINERD_CONFIG,
+            read=realpath,
+        ),
+        Option("--snapshots", "The socket of the snapshots service, if it is elsewhere.", "PATH", default=""),
+        Option("--root", "The daemon's root, if it is elsewhere.", "DIRECTORY", default=""),
+    ),
+    Command(
         "describe", "images", "One image: layers, sizes, how each was obtained, where the time went, events.",
         _IMAGE, _OUTPUT,
     ),
@@ -52,11 +65,11 @@ _COMMANDS: Final = (
     ),
     Command(
         "gc", "upkeep",
-        "Free what nothing uses; above the high watermark also images, least recently used first.",
+        "Free what nothing uses, and above the high watermark images not used lately.",
         Option("--dry-run", "Only say what would go."), _OUTPUT,
     ),
     Command(
-        "get", "images", "What is there: all of a kind, or one by its name or (the beginning of) its digest.",
+        "get", "images", "What is there: all of a kind, or one by its name or the start of its digest.",
         Argument("kind", "|".join(KINDS), read=one_of(*KINDS)), Argument("name", "[NAME]"), _OUTPUT,
     ),
     Command(
@@ -75,7 +88,7 @@ _COMMANDS: Final = (
         _IMAGES,
     ),
     Command(
-        "run", "use", "Run a container of IMAGE and return its exit code; pulls the image if it is not here.",
+        "run", "use", "Run a container of IMAGE, pulled if it is not here; ends with its exit code.",
         _IMAGE,
         Argument("command", "[COMMAND...]"),
         Option("-e --env", "Over the image's environment.", "NAME=VALUE", many=True),

@@ -96,6 +96,7 @@ def _text(arguments: Sequence[str]) -> Sequence[str]:
 
 def _function(module: str, name: str) -> Callable[..., int | None]:
     """The function of command ``name``; no other module of commands is imported."""
+    name = name.replace("-", "_")
     found: Any = __import__(f"imagecached.ctl.{module}", fromlist=[name])
     return getattr(found, name)  # type: ignore[no-any-return]
 

@@ -25,7 +25,7 @@ _GONE: Final = ("images", "snapshots", "layers", "orphans")
 
 
 def gc(call: Call, *, dry_run: bool) -> None:
-    """Free what nothing uses; above the high watermark also images, least recently used first."""
+    """Free what nothing uses, and above the high watermark images not used lately."""
     answer = call.daemon.post("/v1/gc", {"dry_run": dry_run})
     if call.form != "table":
         print_document(answer, call.form)

@@ -109,7 +109,7 @@ def test_any_line_is_read_or_refused(words: list[str]) -> None:
 @pytest.mark.parametrize("command", COMMANDS.values(), ids=list(COMMANDS))
 def test_every_command_has_its_function(command: Command) -> None:
     """That takes the call and what the table says."""
-    function = getattr(import_module(f"imagecached.ctl.{command.module}"), command.name)
+    function = getattr(import_module(f"imagecached.ctl.{command.module}"), command.name.replace("-", "_"))
     call, *others = inspect.signature(function).parameters.values()
     assert (call.name, call.annotation) == ("call", Call.__name__)
     keys = {option.key for option in command.options} | {argument.key for argument in command.arguments}
