@@ -5,6 +5,9 @@ that they cannot disagree.
 """
 
 from imagecached.imagecache import phases
+from imagecached.imagecache.automatic import Creation
+from imagecached.imagecache.candidates import Candidate, Candidates
+from imagecached.imagecache.cluster import NodeReport, aggregate
 from imagecached.imagecache.documents import parse_object, read_cache
 from imagecached.imagecache.findings import Findings, Problem
 from imagecached.imagecache.ids import (
@@ -16,7 +19,9 @@ from imagecached.imagecache.ids import (
     uid_of_name,
 )
 from imagecached.imagecache.manifests import Parsed, parse_manifests
+from imagecached.imagecache.matching import Decision, Limits, Verdict, match, match_indexed
 from imagecached.imagecache.model import API_VERSION, KIND, ImageCache, Options, SecretName, Toleration
+from imagecached.imagecache.pods import PodImages, misplaced
 from imagecached.imagecache.retention import Kept, Quota, Removal, due, expiry, surplus
 from imagecached.imagecache.status import (
     MAX_EVENTS,
@@ -38,25 +43,37 @@ __all__ = [
     "PHASES",
     "Bytes",
     "CacheEvent",
+    "Candidate",
+    "Candidates",
     "Condition",
+    "Creation",
+    "Decision",
     "Findings",
     "ImageCache",
     "ImageStatus",
     "Kept",
+    "Limits",
+    "NodeReport",
     "Options",
     "Parsed",
     "Phase",
+    "PodImages",
     "Problem",
     "Quota",
     "Removal",
     "SecretName",
     "Status",
     "Toleration",
+    "Verdict",
+    "aggregate",
     "automatic_name",
     "cache_id",
     "due",
     "expiry",
     "is_cache_id",
+    "match",
+    "match_indexed",
+    "misplaced",
     "parse_manifests",
     "parse_object",
     "parse_status",

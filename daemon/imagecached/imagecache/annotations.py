@@ -71,22 +71,16 @@ NO_MEANING_HERE: Final = frozenset(
 )
 """They steer ECI's builder machine or its account: accepted, and said to have no effect."""
 
-_KNOWN: Final = frozenset(
-    {
-        *REUSE,
-        FLASH,
-        SIZE,
-        RETENTION,
-        CPU_ARCH,
-        OS_TYPE,
-        PLAIN_HTTP,
-        INSECURE,
-        REFRESH,
-        NODE_SELECTOR,
-        TOLERATIONS,
-        ELIMINATION,
-    }
+FIRST_POD: Final = OURS + "first-pod"
+"""On an automatic cache: the pod it was made for."""
+
+CACHES_ONLY: Final = frozenset(
+    {FLASH, SIZE, RETENTION, CPU_ARCH, OS_TYPE, REFRESH, NODE_SELECTOR, TOLERATIONS, ELIMINATION, *REUSE[:2]}
 )
+_KNOWN: Final = CACHES_ONLY | {*REUSE, PLAIN_HTTP, INSECURE, FIRST_POD}
+ON_PODS: Final = frozenset({*AUTO_MATCH, *EXPLICIT_ID, PERFECT_MATCH, MATCH_COUNT, EXTRA_STORAGE})
+"""What means something on a pod, and nothing on the workload that makes the pod."""
+
 ARCHITECTURES: Final = ("386", "amd64", "arm", "arm64", "loong64", "mips64le", "ppc64le", "riscv64", "s390x")
 _MAX_REGISTRIES: Final = 64
 _MAX_TOLERATIONS: Final = 64
@@ -279,8 +273,3 @@ def _architecture(text: str) -> str:
     if Platform.of("linux", text).architecture not in ARCHITECTURES or not text.isascii():
         raise InvalidInput(f"must be one of {', '.join(ARCHITECTURES)}")
     return text
-
-
-def known_on_pods() -> frozenset[str]:
-    """The keys that mean something on a pod."""
-    return frozenset({*AUTO_MATCH, *EXPLICIT_ID, PERFECT_MATCH, MATCH_COUNT, EXTRA_STORAGE})

@@ -91,7 +91,7 @@ def advance(
     phase = _after("advance", status)
     percent = max(percent_of(status.progress), min(_MOST_UNFINISHED, _percent(moved)))
     after = replace(status, phase=phase, bytes=moved, progress=f"{percent}%", reason=reason, message=message)
-    if reason and (reason, message) != (status.reason, status.message):
+    if reason and reason != status.reason:
         after = note(after, now, reason, message, "Warning")
     return _settled(cache, status, after, now)
 
@@ -146,6 +146,11 @@ def drifted(cache: ImageCache, status: Status, images: Sequence[str], now: float
 def nodes(cache: ImageCache, status: Status, now: float, *, ready: int, total: int) -> Status:
     """How many of the target nodes hold the generation that is built, or was built last."""
     return _settled(cache, status, replace(status, nodes_ready=ready, nodes_total=total), now)
+
+
+def remark(cache: ImageCache, status: Status, now: float, *, message: str) -> Status:
+    """Something to know of a cache that serves, which is no transition."""
+    return _settled(cache, status, replace(status, message=message), now)
 
 
 def event(status: Status, now: float, name: str, message: str, kind: EventType = "Normal") -> Status:

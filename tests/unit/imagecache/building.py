@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from imagecached.imagecache import ImageCache, ImageStatus, Options, Status, phases, uid_of_name
+from imagecached.imagecache import Candidate, ImageCache, ImageStatus, Options, Status, phases, uid_of_name
 from imagecached.imagecache.status import Bytes
 from imagecached.oci.digest import Digest
 
 NOW = 1_790_000_000.0
+GIB = 1 << 30
 
 
 def cache(name: str = "c", *images: str, **fields: Any) -> ImageCache:
@@ -74,3 +75,21 @@ def manifest(**changes: Any) -> dict[str, Any]:
         "spec": {"images": ["nginx:1"]},
     }
     return {**document, **changes}
+
+
+def pod(*images: str, annotations: dict[str, str] | None = None, **spec: Any) -> dict[str, Any]:
+    """A Pod with a container for each image."""
+    containers = [{"name": f"c{number}", "image": image} for number, image in enumerate(images)]
+    return {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": "p", "namespace": "default", "annotations": annotations or {}},
+        "spec": {"containers": containers, **spec},
+    }
+
+
+def candidate(declared: ImageCache, phase: str = "Ready", size: int = GIB, now: float = NOW) -> Candidate:
+    """A cache to choose; its images are of ``size`` bytes."""
+    found = status(declared, phase, now)
+    serving = tuple(replace(image, bytes=size) for image in found.serving)
+    return Candidate.of(declared, replace(found, serving=serving))
