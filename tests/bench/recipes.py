@@ -13,7 +13,6 @@ import json
 import os
 import shutil
 import subprocess
-import tarfile
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -63,8 +62,10 @@ def jars(cache: Path, root: Path) -> None:
         pip = ["python3", "-m", "pip", "download", "-q", "--no-deps", "--no-binary", ":all:"]
         run([*pip, "apache-flink-libraries==1.17.2", "-d", str(folder)])
     (root / "opt/flink").mkdir(parents=True)
-    with tarfile.open(next(folder.glob("apache-flink-libraries-*.tar.gz"))) as source:
-        source.extractall(root / "opt/flink", filter="data")
+    source = next(folder.glob("apache-flink-libraries-*.tar.gz"))
+    run(
+        ["tar", "--extract", "--no-same-owner", "--file", str(source), "--directory", str(root / "opt/flink")]
+    )
 
 
 def busybox(cache: Path, root: Path) -> None:
