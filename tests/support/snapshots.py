@@ -29,6 +29,7 @@ from imagecached.registry import Patience, Ranged, Registry, RegistryConfig
 from imagecached.rpc._proto import snapshots_pb2 as pb
 from imagecached.rpc._proto.snapshots_grpc import SnapshotsStub
 from imagecached.snapshotter import Misses, Snapshotter
+from imagecached.snapshotter.generations import Identify
 from imagecached.store import ImageRecord, Store, StorePolicy
 from imagecached.telemetry import Metrics
 from tests.support.mounts import unmount_below
@@ -222,6 +223,15 @@ class World:
         """DiffIDs (and ChainIDs of seams) that are mounted."""
         return self.store.layout.digests_of(self.mounter.mounted())
 
+    @contextmanager
+    def connected(self) -> Iterator[Snapshots]:
+        """Another client, with a connection of its own."""
+        channel = Channel(path=str(self.root.with_suffix(".sock")))
+        try:
+            yield Snapshots(channel)
+        finally:
+            channel.close()
+
     def reboot(self) -> None:
         """Every mount of ours is gone."""
         unmount_below(self.root)
@@ -238,7 +248,11 @@ class Missing:
 
 @asynccontextmanager
 async def served(
-    root: Path, *, settle_seconds: float = 60, missing: Missing | None = None
+    root: Path,
+    *,
+    settle_seconds: float = 60,
+    missing: Missing | None = None,
+    identify: Identify | None = None,
 ) -> AsyncIterator[World]:
     """Open the store at ``root`` and serve it on a socket beside it for the length of the body."""
     calls: list[tuple[str, str]] = []
@@ -248,7 +262,7 @@ async def served(
         stack.push_async_callback(store.close)
         mounter = Mounter.probe(root)
         store.protect(lambda: store.layout.digests_of(mounter.mounted()))
-        snapshotter = await Snapshotter.open(store, mounter)
+        snapshotter = await Snapshotter.open(store, mounter, identify)
         registry = Registry(_IMPATIENT, environment={})
         if missing is not None:
             await stack.enter_async_context(registry)

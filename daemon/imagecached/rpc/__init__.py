@@ -7,11 +7,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Final
 
+from grpclib.protocol import H2Protocol
 from grpclib.server import Server
 
 from imagecached.rpc.service import OnEnd, Service
@@ -23,6 +24,18 @@ __all__ = ["serve"]
 _GRACE_SECONDS: Final = 5.0
 
 
+class _Server(Server):
+    """Tells of every connection, before its first call."""
+
+    def __init__(self, services: Collection[Service], on_connect: Callable[[], None]) -> None:
+        super().__init__(services)
+        self._on_connect = on_connect
+
+    def _protocol_factory(self) -> H2Protocol:
+        self._on_connect()
+        return super()._protocol_factory()
+
+
 @asynccontextmanager
 async def serve(
     snapshotter: Snapshotter, tasks: asyncio.TaskGroup, *, path: Path, on_end: OnEnd
@@ -32,7 +45,7 @@ async def serve(
     Calls under way at the end get a few seconds; what they began ends with ``tasks``. ``on_end`` is told of
     every call: method, code, seconds. FailedPrecondition: somebody else listens there.
     """
-    server = Server([Service(snapshotter, tasks, on_end)])
+    server = _Server([Service(snapshotter, tasks, on_end)], snapshotter.connected)
     with listening(path) as listener:
         await server.start(sock=listener)
         try:

@@ -1,9 +1,10 @@
 """The use case "give the runtime its snapshots": containerd's contract, over what the store holds.
 
 ``rules`` decides and ``changes`` acts, ``filters`` reads the filter language, ``stacks`` says what to mount,
-``places`` owns the directories ``<root>/s``, ``usage`` measures, ``misses`` has images pulled. A chain that
-the store holds is *adopted*: Prepare with its ChainID as label answers AlreadyExists, and a committed record
-stands for it from then on.
+``places`` owns the directories ``<root>/s``, ``usage`` measures, ``misses`` has images pulled, and
+``generations`` knows which records a lost database of containerd left. A chain that the store holds is
+*adopted*: Prepare with its ChainID as label answers AlreadyExists, and a committed record stands for it from
+then on.
 Anything else is an *ordinary* snapshot with a directory of its own, possibly above an adopted one.
 Invariants: only what the runtime made or adopted has a record, so nothing else is ever listed; a change is
 one transaction, so a process that is killed leaves either all of it or none; nothing here speaks to the
@@ -28,6 +29,7 @@ from imagecached.mounts import Mounter, syscalls
 from imagecached.oci.digest import Digest
 from imagecached.snapshotter import filters, rules
 from imagecached.snapshotter.changes import Changes
+from imagecached.snapshotter.generations import Generations, Identify, highest_noted
 from imagecached.snapshotter.misses import Misses
 from imagecached.snapshotter.places import Places
 from imagecached.snapshotter.rules import Caller
@@ -46,14 +48,20 @@ class Snapshotter:
     """The ten methods of containerd's snapshots service, for any number of snapshotter names."""
 
     def __init__(
-        self, store: Store, mounter: Mounter, places: Places, clock: Callable[[], int] = time.time_ns
+        self,
+        store: Store,
+        mounter: Mounter,
+        places: Places,
+        identify: Identify | None = None,
+        clock: Callable[[], int] = time.time_ns,
     ) -> None:
         self._store = store
         self._ledger = store.ledger
         self._mounter = mounter
         self._places = places
         self._stacks = Stacks(store, mounter, places)
-        self._changes = Changes(store, places, self._stacks, clock)
+        self._generations = Generations(store.shelf, identify, lambda: places.last_number)
+        self._changes = Changes(store, places, self._stacks, self._generations.is_stale, clock)
         self._gauge = Gauge()
         self._walking = asyncio.Lock()
         self._tidying = asyncio.Lock()
@@ -61,9 +69,15 @@ class Snapshotter:
         self._misses: Misses | None = None
 
     @classmethod
-    async def open(cls, store: Store, mounter: Mounter) -> Snapshotter:
-        """The snapshotter of an open store; what a crash left without record is put aside."""
-        return cls(store, mounter, await aio.finish(_recovered, store))
+    async def open(cls, store: Store, mounter: Mounter, identify: Identify | None = None) -> Snapshotter:
+        """The snapshotter of an open store; what a crash left without record is put aside. ``identify`` asks
+        containerd which installation it is.
+        """
+        return cls(store, mounter, await aio.finish(_recovered, store), identify)
+
+    def connected(self) -> None:
+        """A client has connected; it may be another containerd than the one that did before."""
+        self._generations.connected()
 
     def pull_on_miss(self, misses: Misses) -> None:
         """From now on :meth:`fill` has what is missing pulled."""
@@ -92,12 +106,14 @@ class Snapshotter:
         AlreadyExists: the key is taken, or the label :data:`REF` names a prepared chain, which is then there
         as a committed record with this parent. NotFound, InvalidInput: the parent.
         """
+        await self._generations.settle()
         return await aio.finish(self._changes.prepare, caller, key, parent, labels)
 
     async def view(
         self, caller: Caller, key: str, parent: str, labels: Mapping[str, str]
     ) -> tuple[Mount, ...]:
         """The same, read-only."""
+        await self._generations.settle()
         return await aio.finish(self._changes.open, caller, key, "view", parent, labels)
 
     async def mounts(self, caller: Caller, key: str) -> tuple[Mount, ...]:
@@ -113,6 +129,7 @@ class Snapshotter:
 
         AlreadyExists, NotFound, FailedPrecondition, InvalidInput.
         """
+        await self._generations.settle()
         await aio.finish(self._changes.commit, caller, name, key, labels, parent)
         self._committed.set()
 
@@ -230,7 +247,7 @@ class Snapshotter:
 
 def _recovered(store: Store) -> Places:
     known = store.ledger.numbers()
-    places = Places(store.layout.root, known)
+    places = Places(store.layout.root, {*known, highest_noted(store.shelf)})
     unknown = places.discard_unknown(known)
     if unknown:
         log.info("directories without record put aside", extra={"directories": unknown})

@@ -17,17 +17,23 @@ from imagecached.snapshotter.rules import Caller, Moment
 from imagecached.snapshotter.stacks import Mount, Stacks
 from imagecached.store import Book, Kind, Record, Store
 
+IsStale = Callable[[Caller, Record], bool]
+"""Whether a record is left from a lost database. Unavailable: not known now."""
+
 log = logging.getLogger(__name__)
 
 
 class Changes:
     """What the methods of the door do in a thread; see there for their promises."""
 
-    def __init__(self, store: Store, places: Places, stacks: Stacks, clock: Callable[[], int]) -> None:
+    def __init__(
+        self, store: Store, places: Places, stacks: Stacks, is_stale: IsStale, clock: Callable[[], int]
+    ) -> None:
         self._store = store
         self._ledger = store.ledger
         self._places = places
         self._stacks = stacks
+        self._is_stale = is_stale
         self._clock = clock
 
     def prepare(self, caller: Caller, key: str, parent: str, labels: Mapping[str, str]) -> tuple[Mount, ...]:
@@ -66,7 +72,7 @@ class Changes:
         moment = self._moment()
 
         def body(book: Book) -> tuple[Record, list[Record]]:
-            stale = _make_way(book, caller, key)
+            stale = self._make_way(book, caller, key)
             below = _found(book, caller, parent) if parent else None
             record = rules.opened(caller, key, kind, below, labels, moment)
             book.put(record)
@@ -96,7 +102,7 @@ class Changes:
             active = book.find(caller.snapshotter, key)
             if active is not None and name == key:
                 raise AlreadyExists(f"snapshot {name} already exists")
-            stale = _make_way(book, caller, name)
+            stale = self._make_way(book, caller, name)
             parent = book.find(caller.snapshotter, given) if given else None
             done = rules.committed(name, active, parent, labels, key=key, given_name=given, now=now)
             book.drop(_found(book, caller, key))
@@ -129,6 +135,22 @@ class Changes:
 
         return self._ledger.change(body)
 
+    def _make_way(self, book: Book, caller: Caller, name: str) -> list[Record]:
+        """See that ``name`` is free: AlreadyExists, unless who has it is stale. What was dropped with it."""
+        existing = book.find(caller.snapshotter, name)
+        if existing is not None and not self._is_stale(caller, existing):
+            raise AlreadyExists(f"snapshot {name} already exists")
+        dropped, pending = [], [existing] if existing else []
+        while pending:
+            record = pending.pop()
+            children = book.children(caller.snapshotter, record.name)
+            pending += [child for child in (book.find(caller.snapshotter, one) for one in children) if child]
+            book.drop(record)
+            dropped.append(record)
+        if dropped:
+            log.warning("stale snapshots replaced", extra={"snapshot": name, "records": len(dropped)})
+        return dropped
+
     def _discard(self, records: Sequence[Record]) -> None:
         for record in records:
             self._places.discard(record.number)
@@ -142,19 +164,3 @@ def _found(book: Book, caller: Caller, name: str) -> Record:
     if record is None:
         raise NotFound(f"no snapshot {name}")
     return record
-
-
-def _make_way(book: Book, caller: Caller, name: str) -> list[Record]:
-    """See that ``name`` is free: AlreadyExists, unless who has it is stale. What was dropped with it."""
-    existing = book.find(caller.snapshotter, name)
-    rules.check_free(caller, name, existing)
-    dropped, pending = [], [existing] if existing else []
-    while pending:
-        record = pending.pop()
-        children = book.children(caller.snapshotter, record.name)
-        pending += [child for child in (book.find(caller.snapshotter, one) for one in children) if child]
-        book.drop(record)
-        dropped.append(record)
-    if dropped:
-        log.warning("stale snapshots replaced", extra={"snapshot": name, "records": len(dropped)})
-    return dropped

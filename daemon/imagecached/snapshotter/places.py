@@ -10,7 +10,6 @@ so that the kernel's table, which names directories as they were given, tells wh
 
 from __future__ import annotations
 
-import itertools
 import logging
 import os
 import re
@@ -40,12 +39,15 @@ class Places:
         self.directory = root / "s"
         self.directory.mkdir(mode=0o700, exist_ok=True)
         present = [number for number, _ in self._entries()]
-        self._numbers = itertools.count(max((*taken, *present), default=0) + 1)
+        self._numbering = threading.Lock()
+        self.last_number = max((*taken, *present), default=0)
         self._emptying = threading.Lock()
 
     def next_number(self) -> int:
         """A number that nobody has."""
-        return next(self._numbers)
+        with self._numbering:
+            self.last_number += 1
+            return self.last_number
 
     def upper(self, number: int) -> Path:
         """The directory that holds the content of a snapshot."""

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
-from imagecached.errors import AlreadyExists, FailedPrecondition, InvalidInput, NotFound, Unsupported
+from imagecached.errors import FailedPrecondition, InvalidInput, NotFound, Unsupported
 from imagecached.oci.digest import Digest
 from imagecached.snapshotter.filters import Filter
 from imagecached.store import REF, Kind, Record
@@ -63,8 +63,8 @@ def named_chain(labels: Mapping[str, str]) -> Digest | None:
         return None
 
 
-def is_stale(caller: Caller, existing: Record) -> bool:
-    """Whether ``existing`` is left from a containerd whose database was lost.
+def named_anew(caller: Caller, existing: Record) -> bool:
+    """Whether ``existing`` has a name that only a containerd whose database was lost would give once more.
 
     containerd names its snapshots ``<namespace>/<sequence>/<key>`` and gives no sequence number twice, so a
     name of that form that comes a second time comes from a database that began anew.
@@ -183,12 +183,6 @@ def check_removal(name: str, record: Record | None, children: Sequence[str]) -> 
     if children:
         raise FailedPrecondition(f"cannot remove snapshot {name}: it has {len(children)} children")
     return record
-
-
-def check_free(caller: Caller, name: str, existing: Record | None) -> None:
-    """AlreadyExists: somebody who may still want it has the name."""
-    if existing is not None and not is_stale(caller, existing):
-        raise AlreadyExists(f"snapshot {name} already exists")
 
 
 def asked_ref(filters: Sequence[Filter]) -> str | None:
