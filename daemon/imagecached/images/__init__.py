@@ -103,11 +103,12 @@ class Images:
         """
         name = Reference.parse(reference)
         resolved = await self._registry.resolve(name, self._wanted(platform), access)
-        digest = resolved.manifest_digest if exactly else resolved.target.digest
+        named = resolved.target.digest
         if exactly:
             resolved = replace(resolved, target=_by_itself(resolved), index=None, nested=())
         blobs = zip(resolved.config.diff_ids, resolved.manifest.layers, strict=True)
-        return Outlook(str(name.at(digest)), resolved, {diff_id: blob.size for diff_id, blob in blobs})
+        layers = {diff_id: blob.size for diff_id, blob in blobs}
+        return Outlook(str(name.at(resolved.target.digest)), named, resolved, layers)
 
     async def digest(self, reference: str, access: Access = NOTHING) -> Digest:
         """What a reference names now, for one cheap request."""

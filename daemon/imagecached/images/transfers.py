@@ -131,10 +131,12 @@ class PullResult:
 class Outlook:
     """An image that was looked at and not fetched: what it is, and what it would take.
 
-    ``name`` is its reference by digest. ``layers``: DiffID → bytes of its blob.
+    ``name`` is its reference by digest; ``named``: what the reference asked for names, the index if there is
+    one. ``layers``: DiffID → bytes of its blob.
     """
 
     name: str
+    named: Digest
     resolved: Resolved
     layers: Mapping[Digest, int]
 

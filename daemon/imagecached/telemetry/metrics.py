@@ -8,8 +8,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import platform
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Final, Literal, get_args
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, Info, disable_created_metrics
@@ -26,7 +26,13 @@ log = logging.getLogger(__name__)
 Phase = Literal["resolve", "fetch", "inflate", "commit"]
 Source = Literal["registry", "mirror", "reused"]
 MissResult = Literal["pulled", "left"]
+CacheResult = Literal["ready", "failed"]
+MatchResult = Literal["explicit", "full", "partial", "missed", "refused"]
 
+REMOVALS: Final = ("Deleted", "Expired", "Failed", "Unused", "Idle", "TooMany", "DiskPressure")
+CACHE_PHASES: Final = ("Pending", "Creating", "Ready", "Failed", "Updating", "UpdateFailed")
+_CACHE_RESULTS: Final[tuple[CacheResult, ...]] = get_args(CacheResult)
+_MATCH_RESULTS: Final[tuple[MatchResult, ...]] = get_args(MatchResult)
 _PHASES: Final[tuple[Phase, ...]] = get_args(Phase)
 _SOURCES: Final[tuple[Source, ...]] = get_args(Source)
 _SECONDS: Final = (0.001, 0.005, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 900)
@@ -38,7 +44,7 @@ class Readings:
 
     ``logical_bytes`` sums every image's layers, shared ones as often as they are used: divided by
     ``layer_bytes`` it is the gain of sharing.
-    ``waiting``: pulls and layers that wait for their turn.
+    ``waiting``: pulls and layers that wait for their turn. ``caches``: how many are in each phase.
     """
 
     layer_files: int
@@ -49,6 +55,7 @@ class Readings:
     disk_budget_bytes: int
     waiting_images: int = 0
     waiting_layers: int = 0
+    caches: Mapping[str, int] = field(default_factory=dict)
 
 
 class Metrics:
@@ -91,6 +98,18 @@ class Metrics:
         )
         self._gc_runs = Counter("imagecached_gc_runs", "Runs of gc.", registry=self._registry)
         self._gc_freed = Counter("imagecached_gc_freed_bytes", "Bytes freed by gc.", registry=self._registry)
+        self._cache_builds = Counter(
+            "imagecached_cache_builds", "Builds of ImageCaches ended.", ["result"], registry=self._registry
+        )
+        self._cache_removals = Counter(
+            "imagecached_cache_removals", "ImageCaches that have gone.", ["reason"], registry=self._registry
+        )
+        self._cache_matches = Counter(
+            "imagecached_cache_matches",
+            "Pods and containers that asked for an ImageCache, by what they got.",
+            ["result"],
+            registry=self._registry,
+        )
         self._begin_at_zero()
 
     def _begin_at_zero(self) -> None:
@@ -104,6 +123,12 @@ class Metrics:
         self._misses.labels("left", "remembered")
         for phase in _PHASES:
             self._phases.labels(phase)
+        for result in _CACHE_RESULTS:
+            self._cache_builds.labels(result)
+        for match in _MATCH_RESULTS:
+            self._cache_matches.labels(match)
+        for cause in REMOVALS:
+            self._cache_removals.labels(cause)
         for source in _SOURCES:
             self._bytes.labels(source)
 
@@ -138,6 +163,18 @@ class Metrics:
         for one of a short while ago, ``none``.
         """
         self._misses.labels(result, reason).inc()
+
+    def cache_built(self, result: CacheResult) -> None:
+        """Count a build of an ImageCache's generation."""
+        self._cache_builds.labels(result).inc()
+
+    def cache_removed(self, cause: str) -> None:
+        """Count an ImageCache that has gone; ``cause`` is one of :data:`REMOVALS`."""
+        self._cache_removals.labels(cause).inc()
+
+    def cache_matched(self, result: MatchResult) -> None:
+        """Count a pod, or a container, that asked for an ImageCache."""
+        self._cache_matches.labels(result).inc()
 
     def gc_ended(self, freed_bytes: int) -> None:
         """Count a run of gc."""
@@ -177,3 +214,7 @@ class _Gauges(Collector):
         depth.add_metric(["images"], now.waiting_images)
         depth.add_metric(["layers"], now.waiting_layers)
         yield depth
+        caches = GaugeMetricFamily("imagecached_caches", "ImageCaches by phase.", labels=["phase"])
+        for phase in CACHE_PHASES:
+            caches.add_metric([phase], now.caches.get(phase, 0))
+        yield caches
