@@ -33,7 +33,7 @@ class Collector:
                 elif "foregroundDeletion" in stored.meta.get("finalizers", ()):
                     found |= self._end_foreground(resource, stored)
                 elif key == ("", "namespaces") and stored.meta.get("deletionTimestamp"):
-                    found |= self._empty(stored)
+                    found |= self.empty(stored.meta["name"])
         return found
 
     def _living(self) -> set[str]:
@@ -69,13 +69,13 @@ class Collector:
             self._storage.remove(resource, stored)
         return True
 
-    def _empty(self, namespace: Stored) -> bool:
+    def empty(self, namespace: str) -> bool:
         """Delete what a dying namespace holds; the test's own finalizers hold it up, as they would."""
         found = False
         for key, shelf in self._storage.shelves():
             resource = self._paths.find(*key)
             for place, stored in list(shelf.objects.items()):
-                if resource is not None and place[0] == namespace.meta["name"]:
+                if resource is not None and place[0] == namespace:
                     found |= self._remove(resource, stored)
         return found
 

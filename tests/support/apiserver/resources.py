@@ -157,6 +157,11 @@ BUILT_IN: Final = (
              schema=_with(subjects=_ATOMIC), columns=(_AGE,)),
     Resource("admissionregistration.k8s.io", "v1", _HOOKS, "MutatingWebhookConfiguration",
              schema=_with(webhooks=_by("name")), columns=(_AGE,)),
+    # Stored and never asked: what they would refuse is not emulated.
+    Resource("admissionregistration.k8s.io", "v1", "validatingadmissionpolicies", "ValidatingAdmissionPolicy",
+             status=True, schema=_with(), columns=(_AGE,)),
+    Resource("admissionregistration.k8s.io", "v1", "validatingadmissionpolicybindings",
+             "ValidatingAdmissionPolicyBinding", schema=_with(), columns=(_AGE,)),
     Resource("node.k8s.io", "v1", "runtimeclasses", "RuntimeClass", counted=False, schema=_with(),
              columns=(Column("Handler", "string", ".handler"), _AGE)),
     Resource("apps", "v1", "deployments", "Deployment", True, short_names=("deploy",), categories=("all",),

@@ -261,6 +261,8 @@ class ApiServer:
             case "delete":
                 code, result = await self.writes.delete(call)
                 self._undefined(call)
+                if call.resource.key == ("", "namespaces") and not call.dry_run:
+                    self.collector.empty(call.name)
                 self._settle(call)
                 return code, result.json if isinstance(result, Stored) else msgspec.json.encode(result)
         verbs: Mapping[str, Callable[[Call], Any]] = {

@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import re
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any, Final
 
+import aiohttp
 import pytest
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
 from imagecached.errors import InvalidInput
-from imagecached.imagecache import PHASES, ImageStatus, Status, status_document
+from imagecached.imagecache import PHASES, ImageStatus, Status, parse_object, status_document
 from imagecached.imagecache import model as limits
 from imagecached.imagecache.status import MAX_EVENTS, CacheEvent, Condition
 from imagecached.oci.digest import Digest
 from imagecached.oci.reference import Reference
 from tests.e2e.kustomize import walk
+from tests.support.apiserver import ApiServer
 
 CRDS: Final = Path(__file__).resolve().parents[3] / "daemonset/crds"
 DIGEST: Final = Digest.of(b"")
@@ -183,3 +186,92 @@ def test_what_is_no_reference_is_refused_by_the_api_server(image: str) -> None:
 def test_pull_secrets_are_namespace_and_name(secret: str, good: bool) -> None:
     """Anything else names no Secret."""
     assert bool(re.search(SPEC["imagePullSecrets"]["items"]["pattern"], secret)) is good
+
+
+@pytest.fixture
+async def api() -> AsyncIterator[ApiServer]:
+    """An API server that serves our definitions."""
+    async with ApiServer() as server:
+        server.install(CRDS)
+        yield server
+
+
+async def _create(server: ApiServer, document: dict[str, Any]) -> tuple[int, dict[str, Any]]:
+    url = f"{server.url}/apis/eci.alibabacloud.com/v1/imagecaches"
+    async with aiohttp.ClientSession() as session, session.post(url, json=document) as answer:
+        return answer.status, dict(await answer.json())
+
+
+def _cache(**spec: Any) -> dict[str, Any]:
+    return {
+        "apiVersion": "eci.alibabacloud.com/v1",
+        "kind": "ImageCache",
+        "metadata": {"name": "c"},
+        "spec": {"images": ["nginx:1"], **spec},
+    }
+
+
+async def test_the_users_manifest_is_taken_unchanged(api: ApiServer) -> None:
+    """It is stored as it was written, and shows as Pending before anybody has looked at it."""
+    document = yaml.safe_load((CRDS.parent / "examples/imagecache.yaml").read_text())
+    code, made = await _create(api, document)
+    assert code == 201
+    assert made["spec"] == document["spec"]
+    assert made["status"] == {"phase": "Pending", "progress": "0%"}
+    parse_object(made)
+
+
+@pytest.mark.parametrize(
+    ("spec", "field"),
+    [
+        ({"images": []}, "spec.images"),
+        ({"images": [f"nginx:{number}" for number in range(21)]}, "spec.images"),
+        ({"images": ["nginx:1", "nginx:1"]}, "spec.images[1]"),
+        ({"images": ["nginx", "nginx:latest"]}, "spec.images"),
+        ({"images": ["NGINX:1"]}, "spec.images[0]"),
+        ({"images": "nginx"}, "spec.images"),
+        ({"imageCacheSize": 19}, "spec.imageCacheSize"),
+        ({"imageCacheSize": 32769}, "spec.imageCacheSize"),
+        ({"imageCacheSize": "25"}, "spec.imageCacheSize"),
+        ({"retentionDays": 0}, "spec.retentionDays"),
+        ({"retentionDays": 65537}, "spec.retentionDays"),
+        ({"imagePullSecrets": ["regcred"]}, "spec.imagePullSecrets[0]"),
+    ],
+)
+async def test_a_bad_manifest_is_refused_with_its_field(
+    api: ApiServer, spec: dict[str, Any], field: str
+) -> None:
+    """The user reads it from ``kubectl create``; nothing is stored."""
+    code, told = await _create(api, _cache(**spec))
+    assert code == 422
+    assert field in told["message"]
+    assert api.all("imagecaches.eci.alibabacloud.com") == []
+
+
+@pytest.mark.parametrize(
+    "spec", [{"retentionDays": 65536}, {"imageCacheSize": 32768}, {"imageCacheSize": 20}]
+)
+async def test_the_ends_of_ranges_are_inside(api: ApiServer, spec: dict[str, Any]) -> None:
+    """What the documents allow is allowed."""
+    code, _ = await _create(api, _cache(**spec))
+    assert code == 201
+
+
+async def test_the_size_has_its_default(api: ApiServer) -> None:
+    """20 GiB, and no end."""
+    _, made = await _create(api, _cache())
+    assert made["spec"]["imageCacheSize"] == limits.DEFAULT_SIZE_GIB
+    assert "retentionDays" not in made["spec"]
+
+
+async def test_the_id_of_a_cache_never_changes(api: ApiServer) -> None:
+    """Once it is there, even the controller cannot write another."""
+    await _create(api, _cache())
+    url = f"{api.url}/apis/eci.alibabacloud.com/v1/imagecaches/c/status"
+    headers = {"Content-Type": "application/merge-patch+json"}
+    codes = []
+    async with aiohttp.ClientSession(headers=headers) as session:
+        for each in ("imc-1", "imc-1", "imc-2"):
+            async with session.patch(url, json={"status": {"imageCacheId": each}}) as answer:
+                codes.append(answer.status)
+    assert codes == [200, 200, 422]
