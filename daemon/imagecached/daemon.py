@@ -141,7 +141,7 @@ def _serve_snapshots(
     section, metrics = parts.config.snapshotter, parts.metrics
     if section.pull_on_miss:
         wait_seconds = section.miss_wait_seconds
-        misses = Misses(images, wait_seconds=wait_seconds, metrics=metrics, events=parts.events)
+        misses = Misses(images, parts.store, wait_seconds=wait_seconds, metrics=metrics, events=parts.events)
         parts.snapshotter.pull_on_miss(misses)
     group.create_task(parts.snapshotter.tend(), name="snapshots")
     from imagecached import rpc  # several MiB that a daemon without containerd need not carry

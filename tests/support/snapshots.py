@@ -272,6 +272,7 @@ async def served(
             snapshotter.pull_on_miss(
                 Misses(
                     images,
+                    store,
                     wait_seconds=missing.wait_seconds,
                     linger_seconds=missing.linger_seconds,
                     metrics=metrics,

@@ -13,7 +13,7 @@ import asyncio
 import logging
 from contextlib import aclosing
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import Final, NamedTuple
 
 from imagecached import memory
 from imagecached.aio import Flights, leaves
@@ -29,15 +29,23 @@ from imagecached.oci.parse import parse_manifest
 from imagecached.oci.platform import Platform
 from imagecached.oci.reference import Reference
 from imagecached.registry import NOTHING, Access, Registry, Resolved
-from imagecached.store import ImageRecord, Layer, Store
+from imagecached.store import Hold, ImageRecord, Layer, Store
 from imagecached.telemetry import Metrics
 
 __all__ = ["Images", "Outlook", "Pull", "PullResult", "PullSettings", "Transfer"]
 
 log = logging.getLogger(__name__)
-_Key = tuple[str, Platform, Access]
 
 _REST_SECONDS: Final = 2.0  # after the last pull, before its memory goes back to the system
+
+
+class _Key(NamedTuple):
+    """What must be the same for two callers to share a flight. ``lent``: the image is not recorded."""
+
+    name: str
+    platform: Platform
+    access: Access
+    lent: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +102,14 @@ class Images:
         name = Reference.parse(outlook.name)
         return self._begin(name, self._wanted(platform), access, outlook.resolved)
 
+    def lend(self, reference: str, hold: Hold) -> Pull:
+        """Start or join a pull of layers and chains alone, for someone who knows the image without us: it is
+        not recorded, and ``hold`` comes to keep what it is made of until others do.
+        """
+        pull = self._begin(Reference.parse(reference), self._settings.platform, NOTHING, None, lent=True)
+        pull.progress().lend(hold)
+        return pull
+
     async def look(
         self, reference: str, platform: str | None = None, access: Access = NOTHING, *, exactly: bool = False
     ) -> Outlook:
@@ -124,8 +140,16 @@ class Images:
     def _wanted(self, platform: str | None) -> Platform:
         return Platform.parse(platform) if platform else self._settings.platform
 
-    def _begin(self, name: Reference, platform: Platform, access: Access, known: Resolved | None) -> Pull:
-        key = (str(name), platform, access)
+    def _begin(
+        self,
+        name: Reference,
+        platform: Platform,
+        access: Access,
+        known: Resolved | None,
+        *,
+        lent: bool = False,
+    ) -> Pull:
+        key = _Key(str(name), platform, access, lent)
         transfer = self._transfers.setdefault(key, Transfer(str(name)))
         passenger = self._ride(key, name, transfer, known)
         task = self._group.create_task(passenger, name=f"pull {name}")
@@ -175,21 +199,23 @@ class Images:
     async def _make_present(
         self, name: Reference, key: _Key, transfer: Transfer, known: Resolved | None
     ) -> PullResult:
-        _, platform, access = key
         with transfer.phase("resolve"), transfer.turn():
-            if here := await self._unchanged(name, platform, access):
+            if here := await self._unchanged(name, key.platform, key.access):
                 return self._already(here, transfer)
-            resolved = known or await self._registry.resolve(name, platform, access)
+            resolved = known or await self._registry.resolve(name, key.platform, key.access)
         manifest, config = resolved.manifest, resolved.config
         transfer.plan(manifest.layers, config.diff_ids)
         transfer.state = "fetching"
         with self._store.hold(f"pull {name}", (*config.diff_ids, *chain_ids(config.diff_ids))):
             with transfer.phase("fetch"):
-                await self._fetch_missing(name, access, transfer)
+                await self._fetch_missing(name, key.access, transfer)
             transfer.state = "preparing"
             with transfer.phase("prepare"):
-                record = await self._record(name, resolved)
-        return PullResult(record.manifest_digest, record.chain_id)
+                if key.lent:
+                    await self._store.put_chain(config.diff_ids)
+                else:
+                    await self._record(name, resolved)
+        return PullResult(resolved.manifest_digest, transfer.chain_ids[-1])
 
     async def _unchanged(self, name: Reference, platform: Platform, access: Access) -> ImageRecord | None:
         """The image in the store if it is whole and still what ``name`` means: no request by digest, one by
@@ -289,7 +315,7 @@ class Images:
             self._metrics.phase_ended("inflate", info.inflate_seconds)
             return await self._store.publish_layer(ingest, info)
 
-    async def _record(self, name: Reference, resolved: Resolved) -> ImageRecord:
+    async def _record(self, name: Reference, resolved: Resolved) -> None:
         config = resolved.config
         record = ImageRecord(
             name=str(name),
@@ -303,7 +329,6 @@ class Images:
             index=resolved.index.raw if resolved.index else None,
         )
         await self._store.put_image(record)
-        return record
 
     def _report(self, transfer: Transfer, error: BaseException | None) -> None:
         """One log line, one event and the metrics of a pull that has ended."""

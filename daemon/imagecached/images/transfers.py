@@ -19,6 +19,7 @@ from imagecached.oci.chain import chain_ids
 from imagecached.oci.digest import Digest
 from imagecached.oci.documents import Descriptor
 from imagecached.registry import Resolved
+from imagecached.store import Hold
 
 PullState = Literal["resolving", "fetching", "preparing", "ready", "failed"]
 LayerSource = Literal["present", "fetched", "shared"]
@@ -56,6 +57,8 @@ class LayerTransfer:
 class Transfer:
     """How far a pull is; read at any time, written by the pull alone. ``seconds``: by phase.
 
+    ``holds``: of those it is lent to.
+
     ``diff_ids`` and ``chain_ids``: of all layers, lowest first, once they are known. ``working``: parts of it
     that have their turn, while others wait. ``followed``: somebody wants each chain as soon as it can be, and
     ``recorded`` says how many layers the highest one has; ``bell`` tells of news to these.
@@ -70,6 +73,7 @@ class Transfer:
     working: int = 0
     followed: bool = False
     recorded: int = 0
+    holds: list[Hold] = field(default_factory=list, repr=False)
     bell: Bell = field(default_factory=Bell, repr=False, compare=False)
 
     def begin(self) -> None:
@@ -84,6 +88,13 @@ class Transfer:
             transfers.setdefault(diff_id, LayerTransfer(blob, diff_id))
         self.layers = list(transfers.values())
         self.diff_ids, self.chain_ids = tuple(diff_ids), chain_ids(diff_ids)
+        for hold in self.holds:
+            hold.add((*self.diff_ids, *self.chain_ids))
+
+    def lend(self, hold: Hold) -> None:
+        """Let ``hold`` keep what the image is made of, from when that is known."""
+        self.holds.append(hold)
+        hold.add((*self.diff_ids, *self.chain_ids))
 
     def arrived(self, layer: LayerTransfer) -> None:
         """The store has this layer now."""
@@ -170,8 +181,7 @@ class Pull:
     async def chain(self, chain_id: Digest) -> None:
         """Wait until the store holds this chain of the image, which may be long before it has the whole.
 
-        NotFound: the image has no such chain; the error of the pull. Whoever waits then holds it by taking
-        it: nobody else keeps it once the pull has ended.
+        NotFound: the image has no such chain; the error of the pull.
         """
         transfer = self._transfer
         transfer.followed = True
@@ -189,10 +199,6 @@ class Pull:
         transfer = self._transfer
         own = transfer.state, transfer.recorded, sum(layer.done for layer in transfer.layers)
         return own if transfer.working else (own, self._moved())
-
-    def ended(self) -> bool:
-        """Whether the pull has ended, well or not."""
-        return self._task.done()
 
     def leave(self) -> None:
         """This caller wants it no more; nobody else wanting it either cancels it. Harmless after the end."""

@@ -20,6 +20,7 @@ from imagecached.errors import ImagecachedError, InvalidInput, Unavailable
 from imagecached.events import EventLog
 from imagecached.oci.digest import Digest
 from imagecached.oci.reference import Reference
+from imagecached.store import Hold, Store
 from imagecached.telemetry import Metrics
 
 log = logging.getLogger(__name__)
@@ -42,9 +43,6 @@ class Fetch(Protocol):
     def pace(self) -> object:
         """A value that changes as long as the pull gets on."""
 
-    def ended(self) -> bool:
-        """Whether the pull has ended, well or not."""
-
     def leave(self) -> None:
         """This caller wants it no more."""
 
@@ -52,15 +50,18 @@ class Fetch(Protocol):
 class Source(Protocol):
     """``imagecached.images.Images``."""
 
-    def pull(self, reference: str) -> Fetch:
-        """Start or join a pull. InvalidInput."""
+    def lend(self, reference: str, hold: Hold) -> Fetch:
+        """Start or join a pull of layers and chains, which ``hold`` comes to keep. InvalidInput."""
 
 
 @dataclass(slots=True)
 class _Ride:
-    """A pull under way and how many wait for one of its layers; ``timer`` leaves it when nobody does."""
+    """A pull under way and how many wait for one of its layers; ``timer`` leaves it when nobody does, and
+    ``hold`` keeps what came of it until then: afterwards the runtime's records do.
+    """
 
     fetch: Fetch
+    hold: Hold
     waiting: int = 0
     timer: asyncio.TimerHandle | None = None
 
@@ -71,6 +72,7 @@ class Misses:
     def __init__(
         self,
         source: Source,
+        store: Store,
         *,
         wait_seconds: float,
         metrics: Metrics,
@@ -79,6 +81,7 @@ class Misses:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._source = source
+        self._store = store
         self._wait_seconds = wait_seconds
         self._metrics = metrics
         self._events = events
@@ -120,12 +123,20 @@ class Misses:
 
     def _board(self, image: str) -> _Ride:
         ride = self._rides.get(image)
-        if ride is None or ride.fetch.ended():
-            ride = self._rides[image] = _Ride(self._source.pull(image))
+        if ride is None:
+            ride = self._rides[image] = self._set_out(image)
         if ride.timer is not None:
             ride.timer.cancel()
         ride.waiting += 1
         return ride
+
+    def _set_out(self, image: str) -> _Ride:
+        hold = self._store.hold(f"pull {image} for the runtime")
+        try:
+            return _Ride(self._source.lend(image, hold), hold)
+        except BaseException:
+            hold.release()
+            raise
 
     async def _until(self, fetch: Fetch, chain_id: Digest) -> None:
         """The chain is there; Unavailable when nothing has moved for too long."""
@@ -146,6 +157,7 @@ class Misses:
             del self._rides[image]
         if ride.waiting <= 1:
             ride.fetch.leave()
+            ride.hold.release()
 
     def _give_up(self, image: str, error: Exception) -> None:
         """Let the runtime go on by itself, and say why, once."""

@@ -119,15 +119,14 @@ def counted(world: World, result: str, reason: str) -> float:
 async def test_a_cold_image_is_pulled_once_for_all_its_layers(
     world: World, registry: FakeRegistry, target: Path
 ) -> None:
-    """containerd unpacks none of them; the tree is whole; the image is one like others."""
+    """containerd unpacks none of them; the tree is whole; there is no image of ours."""
     wanted = put(registry, layer("a"), layer("b"), layer("c"))
     top = await wanted.adopt_all(world.snapshots)
     assert (wanted.asked(), len(registry.asked("/manifests/"))) == (3, 1)
     assert list((world.root / "s").iterdir()) == []
     with mounted(await world.snapshots.view("view", top), target):
         assert names(target / "d") == ["a", "b", "c"]
-    assert [image.name for image in world.store.images()] == [f"{registry.address}/demo@{wanted.digest}"]
-    assert world.store.pins() == ()
+    assert (world.store.images(), world.store.pins()) == ((), ())
     assert counted(world, "pulled", "none") >= 1
     assert left(world) == []
 
@@ -160,6 +159,17 @@ async def test_a_layer_waits_for_those_below_it(world: World, registry: FakeRegi
         assert not lowest.done()
         gate.set()
     await wanted.adopt(world.snapshots, 1, lowest.result())
+
+
+async def test_between_two_layers_nothing_is_collected(world: World, registry: FakeRegistry) -> None:
+    """The pull has ended, containerd has not come to the upper layer yet."""
+    wanted = put(registry, layer("a"), layer("b"))
+    below = await wanted.adopt(world.snapshots, 0)
+    while not any(event.kind == "pulled" for event in world.events.recent()):
+        await asyncio.sleep(0)
+    await world.store.gc()
+    await wanted.adopt(world.snapshots, 1, below)
+    assert (wanted.asked(), len(registry.asked("/manifests/"))) == (2, 1)
 
 
 async def test_many_callers_are_one_pull(world: World, registry: FakeRegistry) -> None:
@@ -273,6 +283,16 @@ class TestNoLinger:
         assert [event.kind for event in world.events.recent()] == ["pull_cancelled"]
         assert list(world.store.layout.ingest.iterdir()) == []
         await wanted.adopt(world.snapshots, 0)
+
+    async def test_what_containerd_lets_go_is_freed(self, world: World, registry: FakeRegistry) -> None:
+        """It was never an image of ours: the disk is free again when containerd removes it."""
+        wanted = put(registry, layer("a"))
+        record = await wanted.adopt(world.snapshots, 0)
+        await world.store.gc()
+        assert len(world.store.layers()) == 1
+        await world.snapshots.remove(record)
+        await world.store.gc()
+        assert world.store.layers() == ()
 
 
 async def test_a_call_that_was_dropped_comes_again(world: World, registry: FakeRegistry) -> None:
