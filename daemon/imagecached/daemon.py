@@ -16,7 +16,7 @@ from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from imagecached import aio, api, doctor, memory, web
 from imagecached.config import Config, LimitsSection, split_address
@@ -32,6 +32,9 @@ from imagecached.registry import Patience, Ranged, Registry, RegistryConfig
 from imagecached.snapshotter import Misses, Snapshotter
 from imagecached.store import Store, StorePolicy
 from imagecached.telemetry import Metrics, Readings
+
+if TYPE_CHECKING:
+    from imagecached.registration import Registration
 
 log = logging.getLogger(__name__)
 
@@ -52,6 +55,7 @@ class Parts:
     registry: Registry
     containers: Containers
     snapshotter: Snapshotter
+    registration: Registration | None
     metrics: Metrics
     events: EventLog
 
@@ -91,14 +95,50 @@ async def _build(config: Config, stack: AsyncExitStack) -> Parts:
     store.protect(lambda: store.layout.digests_of(mounter.mounted()))
     registry = await stack.enter_async_context(Registry(_registry_config(config), on_source=metrics.obtained))
     containers, snapshotter = Containers(store, mounter), await Snapshotter.open(store, mounter)
-    return Parts(config, store, mounter, registry, containers, snapshotter, metrics, events)
+    registration = _registration(config, store, metrics, events, stack)
+    return Parts(config, store, mounter, registry, containers, snapshotter, registration, metrics, events)
+
+
+def _registration(
+    config: Config,
+    store: Store,
+    metrics: Metrics,
+    events: EventLog,
+    stack: AsyncExitStack,
+) -> Registration | None:
+    """What tells containerd of our images, if there is one to tell."""
+    section = config.containerd
+    if not section.socket:
+        return None
+    # Several MiB that a daemon without containerd need not carry.
+    from imagecached.containerd import Containerd
+    from imagecached.registration import Registration, RegistrationSettings
+
+    containerd = Containerd(Path(section.socket))
+    stack.push_async_callback(containerd.close)
+    settings = RegistrationSettings(
+        namespaces=section.namespaces,
+        snapshotter=section.snapshotter,
+        mode=section.mode,
+        check_seconds=section.check_interval_seconds,
+    )
+    return Registration(containerd, store, settings, metrics=metrics, events=events)
 
 
 async def _run_services(parts: Parts, group: asyncio.TaskGroup) -> None:
     """Open the doors and keep them open until the group is cancelled."""
     config, ready = parts.config, asyncio.Event()
     settings = _pull_settings(config)
-    images = Images(parts.registry, parts.store, settings, group, metrics=parts.metrics, events=parts.events)
+    registration = parts.registration
+    images = Images(
+        parts.registry,
+        parts.store,
+        settings,
+        group,
+        metrics=parts.metrics,
+        events=parts.events,
+        on_ready=registration.register if registration else None,
+    )
     parts.metrics.watch(partial(_readings, parts, images))
 
     def why_not_ready() -> str | None:
@@ -109,6 +149,7 @@ async def _run_services(parts: Parts, group: asyncio.TaskGroup) -> None:
         store=parts.store,
         containers=parts.containers,
         events=parts.events,
+        registration=registration,
         examine=partial(doctor.examine, config),
         why_not_ready=why_not_ready,
         root=config.daemon.root,
@@ -121,6 +162,8 @@ async def _run_services(parts: Parts, group: asyncio.TaskGroup) -> None:
         section = config.daemon
         if config.snapshotter.socket:
             await doors.enter_async_context(_serve_snapshots(parts, images, group))
+        if registration is not None:  # it makes containerd ask for snapshots
+            group.create_task(registration.run(), name="registration")
         await doors.enter_async_context(
             api.serve(ports, group, path=section.socket, group=section.socket_group)
         )
@@ -165,6 +208,8 @@ async def _tend(parts: Parts) -> None:
 async def _collect(parts: Parts) -> None:
     report = await parts.store.gc(grace_seconds=_GRACE_SECONDS)
     parts.metrics.gc_ended(report.freed_bytes)
+    if report.images and parts.registration is not None:
+        await parts.registration.unregister(*report.images)
     if report.images or report.layers:
         facts = {
             "images": list(report.images),

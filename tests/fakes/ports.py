@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
@@ -234,6 +234,28 @@ class FakeContainers:
             raise NotFound(f"image {image} is not here: pull it")
 
 
+@dataclass(frozen=True, slots=True)
+class RegistrationState:
+    state: Literal["registered", "pending", "failed"]
+    reason: str
+    pinned: bool | None
+    since: float
+
+
+@dataclass(slots=True)
+class FakeRegistration:
+    """States that a test sets, and what was unregistered."""
+
+    states: dict[str, RegistrationState] = field(default_factory=dict)
+    unregistered: list[str] = field(default_factory=list)
+
+    def state(self, name: str) -> RegistrationState | None:
+        return self.states.get(name)
+
+    async def unregister(self, *names: str) -> None:
+        self.unregistered += names
+
+
 @dataclass(slots=True)
 class FakePorts:
     """All of them, for a test to arrange and to look at."""
@@ -242,6 +264,7 @@ class FakePorts:
     store: FakeStore = field(default_factory=FakeStore)
     events: EventLog = field(default_factory=lambda: EventLog(clock=lambda: 1_700_000_000.0))
     findings: Sequence[Finding] = ()
+    registration: FakeRegistration = field(default_factory=FakeRegistration)
     images: FakeImages = field(init=False)
     containers: FakeContainers = field(init=False)
 
@@ -256,6 +279,7 @@ class FakePorts:
             store=self.store,
             containers=self.containers,
             events=self.events,
+            registration=self.registration,
             examine=lambda: self.findings,
             why_not_ready=lambda: None,
             root=self.folder,

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from imagecached.api import documents
-from imagecached.api.ports import Finding, Progress, PullResult
+from imagecached.api.ports import Finding, Progress, PullResult, RegistrationState
 from imagecached.events import Event
 from imagecached.oci.digest import Digest
 
@@ -63,7 +63,7 @@ def _reused(layers: Iterable[documents.PulledLayer]) -> int:
     return sum(layer.done_bytes for layer in layers if layer.source in ("present", "shared"))
 
 
-def image_summary(image: Image) -> documents.ImageSummary:
+def image_summary(image: Image, registration: RegistrationState | None) -> documents.ImageSummary:
     """One image of the list."""
     return documents.ImageSummary(
         name=image.name,
@@ -75,6 +75,13 @@ def image_summary(image: Image) -> documents.ImageSummary:
         damaged=image.damaged,
         created=moment(image.created),
         last_used=moment(image.last_used),
+        registration=_registration(registration) if registration else None,
+    )
+
+
+def _registration(found: RegistrationState) -> documents.Registration:
+    return documents.Registration(
+        state=found.state, reason=found.reason, pinned=found.pinned, since=moment(found.since)
     )
 
 

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from msgspec import Struct
 
-from imagecached.api.ports import LayerSource, PullState, Verdict
+from imagecached.api.ports import LayerSource, PullState, RegistrationName, Verdict
 
 
 class Done(Struct, frozen=True):
@@ -87,10 +87,22 @@ class PullDone(Struct, frozen=True, kw_only=True, tag="done", tag_field="type"):
     images: list[ReadyImage | FailedImage]
 
 
+class Registration(Struct, frozen=True, kw_only=True):
+    """Whether containerd knows an image, so that the kubelet need not pull it; if not, ``reason`` says why.
+
+    ``pinned``: whether the kubelet's garbage collection leaves it alone, None where that is not known.
+    """
+
+    state: RegistrationName
+    reason: str
+    pinned: bool | None
+    since: datetime
+
+
 class ImageSummary(Struct, frozen=True, kw_only=True):
     """An image in the store; a damaged one must be pulled again.
 
-    ``disk_bytes`` sums its layers, shared ones too.
+    ``disk_bytes`` sums its layers, shared ones too. ``registration`` is None where containerd is not told.
     """
 
     name: str
@@ -102,6 +114,7 @@ class ImageSummary(Struct, frozen=True, kw_only=True):
     damaged: bool
     created: datetime
     last_used: datetime
+    registration: Registration | None
 
 
 class ImageList(Struct, frozen=True, kw_only=True):

@@ -23,13 +23,14 @@ from imagecached.oci.parse import parse_manifest
 from imagecached.oci.reference import Reference
 
 if TYPE_CHECKING:
-    from imagecached.api.ports import Store
-    from imagecached.store import ImageRecord
+    from imagecached.api.ports import Ports, Store
+    from imagecached.store import Image, ImageRecord
 
 
 async def list_images(call: Call[requests.Request]) -> documents.ImageList:
     """Every image in the store."""
-    return documents.ImageList(images=[convert.image_summary(image) for image in call.ports.store.images()])
+    images = call.ports.store.images()
+    return documents.ImageList(images=[_summary(call.ports, image) for image in images])
 
 
 async def describe_image(call: Call[requests.ImageRequest]) -> documents.ImageDescription:
@@ -41,13 +42,18 @@ async def describe_image(call: Call[requests.ImageRequest]) -> documents.ImageDe
     events = call.ports.events.recent(subject=name)
     pulled = _last_pull(events)
     return documents.ImageDescription(
-        image=convert.image_summary(record),
+        image=_summary(call.ports, record),
         target_digest=str(record.target.digest),
         target_media_type=record.target.media_type,
         layers=_described_layers(store, record, pulled.get("sources", {})),
         seconds=convert.phase_seconds(pulled),
         events=[convert.event_line(event) for event in events],
     )
+
+
+def _summary(ports: Ports, image: Image) -> documents.ImageSummary:
+    registration = ports.registration
+    return convert.image_summary(image, registration.state(image.name) if registration else None)
 
 
 def _last_pull(events: Sequence[Event]) -> Mapping[str, Any]:
@@ -80,7 +86,10 @@ def _blobs(record: ImageRecord) -> tuple[Descriptor, ...]:
 
 async def remove_image(call: Call[requests.ImageRequest]) -> documents.Done:
     """Forget an image; gc frees what nothing else uses."""
-    await call.ports.store.remove_image(str(Reference.parse(call.request.name)))
+    name, registration = str(Reference.parse(call.request.name)), call.ports.registration
+    await call.ports.store.remove_image(name)
+    if registration is not None:
+        await registration.unregister(name)
     return documents.Done()
 
 
@@ -134,7 +143,10 @@ async def release_container(call: Call[requests.ContainerName]) -> documents.Don
 
 async def gc(call: Call[requests.GcRequest]) -> documents.GcAnswer:
     """Free what nothing uses."""
-    return convert.gc_answer(await call.ports.store.gc(dry_run=call.request.dry_run))
+    report, registration = await call.ports.store.gc(dry_run=call.request.dry_run), call.ports.registration
+    if report.images and not report.dry_run and registration is not None:
+        await registration.unregister(*report.images)
+    return convert.gc_answer(report)
 
 
 async def doctor(call: Call[requests.Request]) -> documents.Diagnosis:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 PullState = Literal["resolving", "fetching", "preparing", "ready", "failed"]
 LayerSource = Literal["present", "fetched", "shared"]
 Verdict = Literal["ok", "warn", "fail"]
+RegistrationName = Literal["registered", "pending", "failed"]
 
 
 class LayerProgress(Protocol):
@@ -104,6 +105,31 @@ class Store(Protocol):
     ) -> FsckReport: ...
 
 
+class RegistrationState(Protocol):
+    """Whether containerd knows an image; ``reason`` is one line, empty if it does.
+
+    ``pinned``: whether the kubelet's garbage collection leaves it alone, None where that is not known.
+    """
+
+    @property
+    def state(self) -> RegistrationName: ...
+    @property
+    def reason(self) -> str: ...
+    @property
+    def pinned(self) -> bool | None: ...
+    @property
+    def since(self) -> float: ...
+
+
+class Registration(Protocol):
+    """What is asked of ``imagecached.registration.Registration``; names are canonical."""
+
+    def state(self, name: str) -> RegistrationState | None: ...
+    async def unregister(self, *names: str) -> None:
+        """Undo what was registered of images that are no longer in the store. Never fails."""
+        ...
+
+
 class Bundle(Protocol):
     """An OCI bundle: ``dir`` holds config.json and the mounted rootfs; ``runtime``: the program to run it."""
 
@@ -146,14 +172,16 @@ class Finding(Protocol):
 class Ports:
     """Everything the API talks to.
 
-    ``examine`` is run in a thread. ``why_not_ready``: None when ready. ``mount_method``: the rung of
-    the mount ladder in use. ``started``: seconds since the epoch.
+    ``registration``: None where no containerd is told of images. ``examine`` is run in a thread.
+    ``why_not_ready``: None when ready. ``mount_method``: the rung of the mount ladder in use. ``started``:
+    seconds since the epoch.
     """
 
     images: Images
     store: Store
     containers: Containers
     events: EventLog
+    registration: Registration | None
     examine: Callable[[], Sequence[Finding]]
     why_not_ready: Callable[[], str | None]
     root: Path

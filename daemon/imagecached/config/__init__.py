@@ -7,6 +7,7 @@ units are in the names; no key holds a secret, only paths of files that do.
 
 from imagecached.config.sections import (
     Config,
+    ContainerdSection,
     DaemonSection,
     HttpSection,
     LimitsSection,
@@ -23,6 +24,7 @@ from imagecached.config.text import render
 __all__ = [
     "DEFAULT_PATH",
     "Config",
+    "ContainerdSection",
     "DaemonSection",
     "HttpSection",
     "LimitsSection",

@@ -17,6 +17,8 @@ from msgspec import Meta
 
 _ADDRESS: Final = re.compile(r"(\[[0-9A-Fa-f:.%\w]+\]|[^\s:/\[\]]+):([0-9]{1,5})")
 _PLATFORM: Final = re.compile(r"([A-Za-z0-9_.-]{1,64}(/[A-Za-z0-9_.-]{1,64}){1,2})?")
+_IDENTIFIER: Final = re.compile(r"[A-Za-z0-9]+([._-][A-Za-z0-9]+)*")  # containerd's grammar
+_IDENTIFIER_LENGTH: Final = 76
 _SOCKET_PATH_BYTES: Final = 107  # sun_path of sockaddr_un, without its NUL
 
 KiB: Final = 1 << 10
@@ -80,6 +82,35 @@ class SnapshotterSection(msgspec.Struct, frozen=True, kw_only=True):
         float,
         _says("Leave it to containerd when nothing of it has come for so long.", ge=0.1, le=3600),
     ] = 60.0
+
+
+class ContainerdSection(msgspec.Struct, frozen=True, kw_only=True):
+    """What containerd is told of the images that are ready, so that nobody pulls them."""
+
+    socket: Annotated[
+        str,
+        _says(
+            "containerd's own unix socket, usually /run/containerd/containerd.sock; empty = tell it nothing.",
+            form=f"an absolute path of at most {_SOCKET_PATH_BYTES} bytes or an empty string",
+        ),
+    ] = ""
+    namespaces: Annotated[
+        tuple[str, ...],
+        _says("Namespaces of containerd in which images become known; k8s.io is the kubelet's."),
+    ] = ("k8s.io",)
+    snapshotter: Annotated[
+        str, _says("The name that containerd's configuration gives to our snapshots service.")
+    ] = "imagecached"
+    mode: Annotated[
+        Literal["handler", "default"],
+        _says(
+            "handler = a runtime handler uses our snapshots, and images are known by digest only;"
+            " default = all containers use them, and tags are known, too."
+        ),
+    ] = "handler"
+    check_interval_seconds: Annotated[
+        float, _says("Time between two looks at everything that containerd should know.", ge=1, le=86400)
+    ] = 600.0
 
 
 class RegistrySection(msgspec.Struct, frozen=True, kw_only=True):
@@ -203,6 +234,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     daemon: DaemonSection = DaemonSection()
     http: HttpSection = HttpSection()
     snapshotter: SnapshotterSection = SnapshotterSection()
+    containerd: ContainerdSection = ContainerdSection()
     registry: RegistrySection = RegistrySection()
     pull: PullSection = PullSection()
     store: StoreSection = StoreSection()
@@ -227,8 +259,12 @@ def check_meaning(section: str, key: str, value: Any) -> None:
         raise ValueError("not a platform")
     if key == "socket" and len(os.fsencode(value)) > _SOCKET_PATH_BYTES:
         raise ValueError("too long for a unix socket")
-    if (section, key) == ("snapshotter", "socket") and value and not value.startswith("/"):
+    if section in ("snapshotter", "containerd") and key == "socket" and value and not value.startswith("/"):
         raise ValueError("not an absolute path")
+    if section == "containerd" and key in ("namespaces", "snapshotter"):
+        for name in (value,) if isinstance(value, str) else value:
+            if not _IDENTIFIER.fullmatch(name) or len(name) > _IDENTIFIER_LENGTH:
+                raise ValueError("not a name of containerd's")
 
 
 def check_together(config: Config) -> None:
@@ -236,6 +272,10 @@ def check_together(config: Config) -> None:
     low, high = config.store.gc_low_percent, config.store.gc_high_percent
     if low > high:
         raise ValueError(f"store.gc_low_percent: expected at most store.gc_high_percent ({high}), got {low}")
+    if config.containerd.socket and not config.snapshotter.socket:
+        raise ValueError("containerd.socket: expected snapshotter.socket with it, got none")
+    if config.containerd.socket and not config.containerd.namespaces:
+        raise ValueError("containerd.namespaces: expected at least one")
 
 
 def split_address(address: str) -> tuple[str, int] | None:

@@ -9,6 +9,7 @@ of why somebody asks. Importing it costs several MiB of gRPC, so the daemon does
 from __future__ import annotations
 
 from imagecached.containerd.client import Containerd, Namespace
+from imagecached.containerd.content import Chunks
 from imagecached.containerd.nouns import (
     Container,
     Content,
@@ -23,8 +24,10 @@ from imagecached.containerd.nouns import (
     Target,
     Version,
 )
+from imagecached.containerd.snapshots import Snapshots
 
 __all__ = [
+    "Chunks",
     "Container",
     "Containerd",
     "Content",
@@ -37,6 +40,7 @@ __all__ = [
     "Plugin",
     "Server",
     "SnapshotInfo",
+    "Snapshots",
     "Target",
     "Version",
 ]

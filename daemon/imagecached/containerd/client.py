@@ -16,7 +16,7 @@ from imagecached.containerd._proto import containerd_pb2 as pb
 from imagecached.containerd.content import ContentStore
 from imagecached.containerd.images import ImageRecords
 from imagecached.containerd.leases import Leases
-from imagecached.containerd.nouns import Container, Event, Plugin, Server, Version
+from imagecached.containerd.nouns import Container, CriImage, Event, Plugin, Server, Version
 from imagecached.containerd.snapshots import Snapshots
 from imagecached.containerd.wire import Scope, Wire
 
@@ -30,6 +30,7 @@ class Namespace:
         self._wire = wire
         self._scope = Scope(name, lease)
         self.name = name
+        self.lease = lease
         self.leases = Leases(wire, self._scope)
         self.content = ContentStore(wire, self._scope)
         self.images = ImageRecords(wire, self._scope)
@@ -104,6 +105,14 @@ class Containerd:
         """What the CRI plugin says of itself: name → JSON. Unsupported if there is none."""
         answer = await self._wire.ask(methods.CRI_STATUS, pb.CriStatusAsk(verbose=True))
         return dict(answer.info)
+
+    async def cri_image(self, name: str) -> CriImage | None:
+        """What the kubelet is told of an image, or None. Unsupported if there is no CRI plugin."""
+        request = pb.CriImageAsk(image=pb.CriImageSpec(image=name))
+        answer = await self._wire.ask(methods.CRI_IMAGE, request)
+        if not answer.HasField("image"):
+            return None
+        return CriImage(answer.image.id, answer.image.pinned)
 
     async def events(self, filters: Sequence[str] = ()) -> AsyncGenerator[Event, None]:
         """What happens from now on, for ever; Unavailable when containerd goes away.

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Final
 
 from imagecached.containerd import methods
 from imagecached.containerd._proto import containerd_pb2 as pb
 from imagecached.containerd.nouns import Lease
 from imagecached.containerd.wire import Scope, Wire
 from imagecached.errors import NotFound
+
+_SYNC_SECONDS: Final = 60.0  # a whole round of garbage collection
 
 
 class Leases:
@@ -26,7 +29,8 @@ class Leases:
     async def delete(self, lease_id: str, *, sync: bool = False) -> None:
         """End a lease if it is there; with ``sync`` wait until what it kept has been collected."""
         try:
-            await self._wire.ask(methods.LEASE_DELETE, pb.LeaseDelete(id=lease_id, sync=sync), self._scope)
+            request = pb.LeaseDelete(id=lease_id, sync=sync)
+            await self._wire.ask(methods.LEASE_DELETE, request, self._scope, seconds=_SYNC_SECONDS)
         except NotFound:
             return
 

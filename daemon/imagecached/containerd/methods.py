@@ -69,3 +69,4 @@ NAMESPACES: Final = Method("/containerd.services.namespaces.v1.Namespaces/List",
 SUBSCRIBE: Final = Method("/containerd.services.events.v1.Events/Subscribe", pb.Filters, pb.Envelope)
 
 CRI_STATUS: Final = Method("/runtime.v1.RuntimeService/Status", pb.CriStatusAsk, pb.CriStatus)
+CRI_IMAGE: Final = Method("/runtime.v1.ImageService/ImageStatus", pb.CriImageAsk, pb.CriImageAnswer)

@@ -108,6 +108,14 @@ class Container:
 
 
 @dataclass(frozen=True, slots=True)
+class CriImage:
+    """An image as the kubelet sees it. ``pinned``: its garbage collection leaves it alone."""
+
+    id: str
+    pinned: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Event:
     """Something that happened.
 

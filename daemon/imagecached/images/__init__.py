@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 from typing import Final, NamedTuple
@@ -59,7 +60,10 @@ class PullSettings:
 
 
 class Images:
-    """Pulls images into the store. Its tasks belong to the ``group`` given."""
+    """Pulls images into the store. Its tasks belong to the ``group`` given.
+
+    ``on_ready`` is told the name of every image that is ready; it must neither wait nor fail.
+    """
 
     def __init__(
         self,
@@ -70,6 +74,7 @@ class Images:
         *,
         metrics: Metrics,
         events: EventLog,
+        on_ready: Callable[[str], None] | None = None,
     ) -> None:
         self._registry = registry
         self._store = store
@@ -77,6 +82,7 @@ class Images:
         self._group = group
         self._metrics = metrics
         self._events = events
+        self._on_ready = on_ready
         self._image_slots = asyncio.Semaphore(settings.images_at_once)
         self._layer_slots = asyncio.Semaphore(settings.layers_at_once)
         self._image_flights: Flights[_Key, PullResult] = Flights(group, "image")
@@ -135,7 +141,13 @@ class Images:
         record = self._store.image(str(Reference.parse(of)))
         if record is None:
             raise NotFound(f"image {of} is not here")
-        await self._store.put_image(replace(record, name=str(Reference.parse(reference))))
+        name = str(Reference.parse(reference))
+        await self._store.put_image(replace(record, name=name))
+        self._tell(name)
+
+    def _tell(self, name: str) -> None:
+        if self._on_ready is not None:
+            self._on_ready(name)
 
     def _wanted(self, platform: str | None) -> Platform:
         return Platform.parse(platform) if platform else self._settings.platform
@@ -187,6 +199,7 @@ class Images:
                 async with self._image_slots:
                     result = await self._make_present(name, key, transfer, known)
             transfer.state = "ready"
+            self._tell(str(name))
             return result
         except BaseException as caught:
             error = caught

@@ -23,7 +23,7 @@ from imagecached.errors import ERROR_CLASSES, ImagecachedError
 
 log = logging.getLogger(__name__)
 
-Phase = Literal["resolve", "fetch", "inflate", "commit"]
+Phase = Literal["resolve", "fetch", "inflate", "commit", "register"]
 Source = Literal["registry", "mirror", "reused"]
 MissResult = Literal["pulled", "left"]
 CacheResult = Literal["ready", "failed"]

@@ -17,7 +17,7 @@ from imagecached.ctl.client import Daemon
 from imagecached.errors import InvalidInput, NotFound
 from imagecached.events import PULLED
 from imagecached.oci.digest import Digest
-from tests.fakes.ports import BLOBS, CHAIN_IDS, DIFF_IDS, FakePorts, image, manifest
+from tests.fakes.ports import BLOBS, CHAIN_IDS, DIFF_IDS, FakePorts, RegistrationState, image, manifest
 
 NGINX = "docker.io/library/nginx:latest"
 
@@ -47,8 +47,23 @@ def test_images_are_listed(daemon: Daemon) -> None:
         "damaged": False,
         "created": "2023-11-14T22:13:20Z",
         "last_used": "2023-11-14T22:21:40.500000Z",
+        "registration": None,
     }
     assert second["damaged"]
+
+
+def test_what_containerd_knows_is_told(daemon: Daemon, fakes: FakePorts) -> None:
+    """State, reason, pin and since when; an image that is removed is forgotten there, too."""
+    fakes.registration.states[NGINX] = RegistrationState("pending", "no answer", None, 1_700_000_000.0)
+    answer = of(documents.ImageDescription, daemon.get("/v1/images/describe", name="nginx"))
+    assert answer["image"]["registration"] == {
+        "state": "pending",
+        "reason": "no answer",
+        "pinned": None,
+        "since": "2023-11-14T22:13:20Z",
+    }
+    daemon.delete("/v1/images", name="nginx")
+    assert fakes.registration.unregistered == [NGINX]
 
 
 def test_an_image_is_described(daemon: Daemon, fakes: FakePorts) -> None:

@@ -1,0 +1,212 @@
+"""One namespace of containerd: looks, and takes the steps of a plan. Decides nothing.
+
+What is made is kept by a lease until the records keep it; the lease expires by itself should we be killed,
+and a later run ends those that are left. Invariant: after :meth:`Place.settle` a second look has found
+nothing missing.
+"""
+
+from __future__ import annotations
+
+import logging
+import secrets
+import time
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from contextlib import aclosing, asynccontextmanager, suppress
+from datetime import UTC, datetime, timedelta
+from typing import Final, Literal
+
+from imagecached.containerd import Namespace, Snapshots
+from imagecached.errors import AlreadyExists, FailedPrecondition, NotFound, Unavailable
+from imagecached.oci.digest import Digest
+from imagecached.oci.documents import Manifest
+from imagecached.oci.parse import parse_manifest
+from imagecached.registration import plan
+from imagecached.registration.plan import Facts, Step
+from imagecached.registration.wanted import OWNER, Wanted
+
+log = logging.getLogger(__name__)
+
+_REF: Final = "containerd.io/snapshot.ref"
+_EXPIRE: Final = "containerd.io/gc.expire"
+_LEASE_LIFE: Final = timedelta(hours=1)
+_OLD_LEASE_SECONDS: Final = 600.0
+_ROUNDS: Final = 4
+
+Trouble = Literal["unknown", "stale"]
+
+OnStep = Callable[[str], None]
+"""Told the name of each step before it is taken."""
+
+
+def nobody(step: str) -> None:
+    """Nobody listens."""
+
+
+class Place:
+    """A namespace, seen by the daemon of one snapshotter."""
+
+    def __init__(self, namespace: Namespace, snapshotter: str, on_step: OnStep = nobody) -> None:
+        self._namespace = namespace
+        self._snapshots = namespace.snapshots(snapshotter)
+        self._owner = snapshotter
+        self._on_step = on_step
+        self._leases: set[str] = set()
+        self.name = namespace.name
+
+    async def look(self, wanted: Wanted) -> Facts:
+        """What is there of an image."""
+        content, images = self._namespace.content, self._namespace.images
+        blobs = {blob.digest: await content.info(blob.digest) for blob in wanted.blobs}
+        records = {name: await images.get(name) for name in wanted.records}
+        return Facts(
+            blobs={digest: info.labels for digest, info in blobs.items() if info is not None},
+            chain=await _has(self._snapshots, wanted.chain[-1]),
+            records={name: record for name, record in records.items() if record is not None},
+        )
+
+    async def settle(self, wanted: Wanted) -> int | None:
+        """Make everything be there; how many steps that took. None: the snapshotter does not have the chain.
+
+        Unavailable: containerd, or the snapshotter behind it, does not answer, or others undo what we do.
+        """
+        taken = 0
+        for _ in range(_ROUNDS):
+            todo = plan.steps(wanted, await self.look(wanted), self._owner)
+            if not todo:
+                return taken
+            if not await self._take_all(todo):
+                return None
+            taken += len(todo)
+        raise Unavailable(
+            f"namespace {self.name}: image {wanted.image} is changed as fast as it is registered"
+        )
+
+    async def withdraw(self, manifest_digest: Digest) -> None:
+        """Let nobody believe that the image is there, so that the kubelet pulls it. Others' records of it
+        stay if the blobs of its layers are there.
+        """
+        records = await self._namespace.images.listed()
+        todo = plan.withdrawal(
+            records, self._owner, manifest_digest, has_layers=await self._has_layers(manifest_digest)
+        )
+        if todo:
+            await self._take_all(todo)
+            await self._collect()
+
+    async def undo(self, names: Iterable[str], manifests: Iterable[str]) -> int:
+        """Undo the registration of all images but those named; when this returns, containerd has collected
+        what they kept. How many records that took.
+        """
+        records = await self._namespace.images.listed()
+        todo = plan.undo(records, self._owner, names=frozenset(names), manifests=frozenset(manifests))
+        await self._take_all(todo)
+        if todo:
+            await self._collect()
+        return len(todo)
+
+    async def _has_layers(self, manifest_digest: Digest) -> bool:
+        """Whether containerd could unpack the image by itself."""
+        content = self._namespace.content
+        if await content.info(manifest_digest) is None:
+            return False
+        async with aclosing(content.read(manifest_digest)) as pieces:
+            manifest = parse_manifest(b"".join([piece async for piece in pieces]))
+        layers = manifest.layers if isinstance(manifest, Manifest) else ()
+        return bool(layers) and all([await content.info(layer.digest) for layer in layers])
+
+    async def end_old_leases(self, now: float) -> None:
+        """End those that an earlier run of ours left."""
+        for lease in await self._namespace.leases.listed([f'labels."{OWNER}"=={self._owner}']):
+            if lease.id not in self._leases and lease.created < now - _OLD_LEASE_SECONDS:
+                log.info("ending an old lease", extra={"namespace": self.name, "lease": lease.id})
+                await self._namespace.leases.delete(lease.id)
+
+    async def _take_all(self, todo: tuple[Step, ...]) -> bool:
+        """False: the snapshotter does not have the chain."""
+        async with self._leased() as namespace:
+            for step in todo:
+                self._on_step(type(step).__name__)
+                if not await self._take(namespace, step):
+                    return False
+        return True
+
+    async def _take(self, namespace: Namespace, step: Step) -> bool:
+        """False: the snapshotter does not have the chain. What somebody else removed or made meanwhile shows
+        at the next look.
+        """
+        images, content = namespace.images, namespace.content
+        with suppress(NotFound, AlreadyExists):
+            match step:
+                case plan.PutBlob(blob, labels):
+                    await content.put(f"imagecached-{blob.digest}", blob.digest, blob.data, labels)
+                case plan.LabelBlob(digest, labels):
+                    await content.label(digest, labels)
+                case plan.MakeChain(chain):
+                    return await self._make(namespace.snapshots(self._owner), chain)
+                case plan.CreateRecord(record):
+                    await images.create(record)
+                case plan.ChangeRecord(record):
+                    await images.retarget(record)
+                case plan.LabelRecord(record, labels):
+                    await images.label(record, labels)
+                case plan.DeleteRecord(name):
+                    await images.delete(name)
+        return True
+
+    async def _make(self, snapshots: Snapshots, chain: Sequence[Digest]) -> bool:
+        """Let containerd ask the snapshotter for every link, bottom up, as its unpackers do."""
+        for clean in (False, True):
+            missing = await self._ask_for(snapshots, chain)
+            if missing is None or missing == "unknown":
+                return missing is None
+            if not clean:
+                await _forget(snapshots, chain)
+        raise Unavailable(f"namespace {self.name}: containerd and the snapshotter disagree on {chain[-1]}")
+
+    async def _ask_for(self, snapshots: Snapshots, chain: Sequence[Digest]) -> Trouble | None:
+        """The answer expected is that the link exists already: "unknown" if the snapshotter wants it unpacked
+        instead, "stale" if containerd knows a link by itself whose snapshot is gone.
+        """
+        parent = ""
+        for chain_id in chain:
+            key = f"extract-{time.monotonic_ns() % 10**9}-{secrets.token_urlsafe(3)} {chain_id}"
+            if await snapshots.prepare(key, parent, {_REF: chain_id}):
+                await snapshots.remove(key)
+                return "unknown"
+            if not await _has(snapshots, chain_id):
+                return "stale"
+            parent = chain_id
+        return None
+
+    @asynccontextmanager
+    async def _leased(self) -> AsyncIterator[Namespace]:
+        """The namespace with a lease on what is made."""
+        lease = f"imagecached-{secrets.token_hex(8)}"
+        expire = (datetime.now(UTC) + _LEASE_LIFE).isoformat(timespec="seconds")
+        self._leases.add(lease)
+        try:
+            await self._namespace.leases.create(lease, {_EXPIRE: expire, OWNER: self._owner})
+            yield self._namespace.leased(lease)
+            await self._namespace.leases.delete(lease)
+        finally:
+            self._leases.discard(lease)
+
+    async def _collect(self) -> None:
+        """Let containerd collect its garbage now, and wait for the end of that."""
+        async with self._leased() as namespace:
+            await namespace.leases.delete(namespace.lease, sync=True)
+
+
+async def _has(snapshots: Snapshots, chain_id: Digest) -> bool:
+    info = await snapshots.stat(chain_id)
+    return info is not None and info.kind == "committed"
+
+
+async def _forget(snapshots: Snapshots, chain: Sequence[Digest]) -> None:
+    """Make containerd forget links whose snapshots are gone, top down."""
+    for chain_id in reversed(chain):
+        if not await _has(snapshots, chain_id):
+            try:
+                await snapshots.remove(chain_id)
+            except FailedPrecondition as error:
+                raise Unavailable(f"{chain_id} is lost, and containers still stand on it: {error}") from error

@@ -1,0 +1,51 @@
+"""A node whose daemon tells its containerd of the images that are ready."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from tests.support.containerd import Mode
+from tests.support.daemon import Daemon
+from tests.support.nodes import Node, serve_node
+from tests.support.processes import await_true
+from tests.support.registry import Registry
+
+_PATIENCE_SECONDS = 30.0
+
+
+@contextmanager
+def serve_registered(
+    registry: Registry, pause: str, mode: Mode, programs: Path | None, **containerd: Any
+) -> Iterator[Node]:
+    """Run both for the length of the block. ``containerd``: more keys of that section."""
+    folder = Path(tempfile.mkdtemp(prefix="c-")).resolve()
+    link = folder / "c.sock"  # the daemon starts first, and finds containerd here as soon as there is one
+    section = {"socket": str(link), "mode": mode, **containerd}
+    try:
+        with serve_node(registry, pause, mode, programs, containerd=section) as node:
+            link.symlink_to(node.containerd.socket)
+            yield node
+    finally:
+        shutil.rmtree(folder)
+
+
+def registration(daemon: Daemon, reference: str) -> dict[str, Any]:
+    """What the daemon says of an image's registration."""
+    found = daemon.ask("get", "images", reference)["registration"]
+    return dict(found or {"state": "none", "reason": ""})
+
+
+def await_state(daemon: Daemon, reference: str, state: str = "registered") -> dict[str, Any]:
+    """Wait until the registration has come to ``state``; what the daemon says of it then."""
+    await_true(
+        lambda: registration(daemon, reference)["state"] == state,
+        what=f"the registration of {reference}",
+        deadline_seconds=_PATIENCE_SECONDS,
+        alive=lambda: True,
+    )
+    return registration(daemon, reference)
