@@ -219,7 +219,7 @@ class ApiServer:
             subresource=subresource,
             query=query,
             content_type=request.headers.get("Content-Type", "application/json"),
-            body=await request.content.read(MOST_BODY_BYTES) if request.can_read_body else b"",
+            body=await _body(request),
             user=user.name,
             accept=request.headers.get("Accept", ""),
             agent=request.headers.get("User-Agent", ""),
@@ -333,6 +333,16 @@ class ApiServer:
             self._stops.discard(stop)
             await lines.aclose()  # type: ignore[attr-defined]  # it is an async generator
         return response
+
+
+async def _body(request: web.BaseRequest) -> bytes:
+    """All of it; a large one comes in pieces."""
+    pieces: list[bytes] = []
+    async for piece in request.content.iter_chunked(64 << 10):
+        pieces.append(piece)
+        if sum(map(len, pieces)) > MOST_BODY_BYTES:
+            raise refusals.too_large_body(MOST_BODY_BYTES)
+    return b"".join(pieces)
 
 
 def _answer(code: int, body: bytes, headers: Mapping[str, str], warnings: Iterable[str]) -> web.Response:
