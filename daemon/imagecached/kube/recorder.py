@@ -13,12 +13,13 @@ import hashlib
 import logging
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Final, Literal, Protocol
+from typing import Any, Final, Literal
 
 from imagecached.errors import AlreadyExists, ImagecachedError
 from imagecached.imagecache import timestamp
+from imagecached.kube.client import Cluster, kinds
 
 log = logging.getLogger(__name__)
 
@@ -55,23 +56,13 @@ class _Allowance:
     at: float
 
 
-class Sink(Protocol):
-    """What writes: a part of the cluster client."""
-
-    async def create(self, kind: str, document: Mapping[str, Any], *, namespace: str = "") -> Any:
-        """Create the object."""
-
-    async def patch(self, kind: str, name: str, patch: Mapping[str, Any], *, namespace: str = "") -> Any:
-        """Merge ``patch`` into the object."""
-
-
 class Recorder:
     """``component`` and ``instance`` say who tells; ``wall`` gives seconds since 1970."""
 
     def __init__(
-        self, sink: Sink, component: str, instance: str, wall: Callable[[], float] = time.time
+        self, cluster: Cluster, component: str, instance: str, wall: Callable[[], float] = time.time
     ) -> None:
-        self._sink, self._wall = sink, wall
+        self._cluster, self._wall = cluster, wall
         self._component, self._instance = component, instance
         self._told: OrderedDict[str, tuple[float, int]] = OrderedDict()
         self._allowed: OrderedDict[str, _Allowance] = OrderedDict()
@@ -108,13 +99,13 @@ class Recorder:
         """Wait until everything told so far was written or dropped."""
         await self._waiting.join()
 
-    async def _write(self, name: str, event: Mapping[str, Any]) -> None:
+    async def _write(self, name: str, event: dict[str, Any]) -> None:
         namespace = event["metadata"]["namespace"]
         try:
-            await self._sink.create("Event", event, namespace=namespace)
+            await self._cluster.create(kinds.EVENTS, event, namespace=namespace)
         except AlreadyExists:
             news = {"count": max(2, event["count"]), "lastTimestamp": event["lastTimestamp"]}
-            await self._sink.patch("Event", name, news, namespace=namespace)
+            await self._cluster.patch(kinds.EVENTS, name, news, namespace=namespace)
 
     def _count(self, name: str) -> int | None:
         """How often this was said with this time; None if it was a moment ago."""

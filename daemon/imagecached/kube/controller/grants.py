@@ -1,0 +1,80 @@
+"""Which Secrets the node daemons may read: exactly those that caches name, by name. Pure.
+
+One Role with ``resourceNames`` and one RoleBinding in each namespace that has such Secrets, told by their
+labels to be ours, and gone with the last cache that names a Secret there. Only Secrets made for pulling
+images are granted: a cache can be made by people who may not read Secrets, and must not read others for them.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from typing import Any, Final
+
+from imagecached.errors import InvalidInput
+from imagecached.imagecache import ImageCache, SecretName
+
+NAME: Final = "imagecached-pull-secrets"
+LABELS: Final = {"app.kubernetes.io/managed-by": "imagecached", "imagecached.dev/part": "pull-secrets"}
+SELECTOR: Final = ",".join(f"{key}={value}" for key, value in LABELS.items())
+_API: Final = "rbac.authorization.k8s.io/v1"
+_GROUP: Final = "rbac.authorization.k8s.io"
+_DOCUMENTS: Final = {
+    "kubernetes.io/dockerconfigjson": ".dockerconfigjson",
+    "kubernetes.io/dockercfg": ".dockercfg",
+}
+
+
+def wanted(caches: Iterable[ImageCache], proven: Iterable[SecretName]) -> dict[str, frozenset[str]]:
+    """Namespace → names of the Secrets that ``caches`` name and that are ``proven`` to be pull Secrets."""
+    named = {secret for cache in caches for secret in cache.pull_secrets} & set(proven)
+    found: dict[str, set[str]] = defaultdict(set)
+    for secret in named:
+        found[secret.namespace].add(secret.name)
+    return {namespace: frozenset(names) for namespace, names in found.items()}
+
+
+def role(namespace: str, secrets: Iterable[str]) -> dict[str, Any]:
+    """The Role that lets its subjects read ``secrets`` and nothing else."""
+    rule = {"apiGroups": [""], "resources": ["secrets"], "resourceNames": sorted(secrets), "verbs": ["get"]}
+    return {"apiVersion": _API, "kind": "Role", "metadata": _metadata(namespace), "rules": [rule]}
+
+
+def binding(namespace: str, account: str, home: str) -> dict[str, Any]:
+    """The RoleBinding for service account ``account`` of namespace ``home``."""
+    return {
+        "apiVersion": _API,
+        "kind": "RoleBinding",
+        "metadata": _metadata(namespace),
+        "roleRef": {"apiGroup": _GROUP, "kind": "Role", "name": NAME},
+        "subjects": [{"kind": "ServiceAccount", "name": account, "namespace": home}],
+    }
+
+
+def same(found: Mapping[str, Any], made: Mapping[str, Any]) -> bool:
+    """Does the object in the cluster say what ours would? ``roleRef`` cannot change and is not compared."""
+    return all(found.get(part) == made[part] for part in ("rules", "subjects") if part in made)
+
+
+def pull_document(secret: SecretName, found: Mapping[str, Any]) -> bytes:
+    """The docker config in a Secret. InvalidInput, without a word of its content, if it is not
+    for pulling.
+    """
+    kind = found.get("type")
+    key = _DOCUMENTS.get(kind) if isinstance(kind, str) else None
+    if key is None:
+        raise InvalidInput(f"Secret {secret} is not for pulling images: its type is {str(kind)[:80]!r}")
+    data = found.get("data")
+    text = data.get(key) if isinstance(data, Mapping) else None
+    if not isinstance(text, str):
+        raise InvalidInput(f"Secret {secret} has no data {key!r}")
+    try:
+        return base64.b64decode(text, validate=True)
+    except (binascii.Error, ValueError):
+        raise InvalidInput(f"Secret {secret}: data {key!r} is not base64") from None
+
+
+def _metadata(namespace: str) -> dict[str, Any]:
+    return {"name": NAME, "namespace": namespace, "labels": dict(LABELS)}

@@ -1,0 +1,210 @@
+"""A whole cluster in one process and in virtual time: emulated API server, nodes, registries, controllers."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable, Coroutine, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from imagecached.errors import ImagecachedError, NotFound
+from imagecached.imagecache import Status, parse_status, timestamp
+from imagecached.kube.controller import Leader, Settings
+from imagecached.kube.recorder import Recorder
+from imagecached.oci.digest import Digest
+from imagecached.oci.documents import Descriptor, ImageConfig, Manifest
+from imagecached.oci.platform import Platform
+from imagecached.oci.reference import Reference
+from imagecached.registry import NOTHING, Access, Resolved
+from tests.fakes.virtual import run, wall
+from tests.support.apiserver import ApiServer
+from tests.support.direct import Direct, direct
+from tests.support.fleet import Fleet
+from tests.unit.kube.controller.building import cache_document
+
+CRDS = Path(__file__).resolve().parents[4] / "daemonset/crds"
+SYSTEM = "imagecached-system"
+
+
+class Registries:
+    """Answers for every image: its digest is that of its text and of how often it was pushed.
+
+    ``errors`` are raised for references that contain the word, ``sizes`` are of a layer.
+    """
+
+    def __init__(self) -> None:
+        self.errors: dict[str, ImagecachedError] = {}
+        self.sizes: dict[str, int] = {}
+        self.pushed: dict[str, int] = {}
+        self.asked: list[tuple[str, str, Access]] = []
+
+    async def digest(self, ref: Reference, access: Access = NOTHING) -> Digest:
+        """What the tag names now."""
+        self._refuse(ref)
+        self.asked.append(("digest", str(ref), access))
+        return self._digest(ref)
+
+    async def resolve(self, ref: Reference, platform: Platform, access: Access = NOTHING) -> Resolved:
+        """An image of one layer, made for amd64 and arm64."""
+        self._refuse(ref)
+        self.asked.append((str(platform), str(ref), access))
+        if platform.architecture not in ("amd64", "arm64"):
+            raise NotFound(f"{ref}: no image for {platform}")
+        size = next((size for word, size in self.sizes.items() if word in str(ref)), 1000)
+        layer = Descriptor("application/vnd.oci.image.layer.v1.tar+gzip", Digest.of(b"layer"), size)
+        config = Descriptor("application/vnd.oci.image.config.v1+json", Digest.of(b"config"), 10)
+        manifest = Manifest(config, (layer,), "application/vnd.oci.image.manifest.v1+json", b"{}")
+        target = Descriptor("application/vnd.oci.image.index.v1+json", self._digest(ref), 100)
+        own = Digest.of(f"{platform} {target.digest}".encode())
+        return Resolved(target, None, manifest, own, ImageConfig(platform, (Digest.of(b"layer"),), b"{}"))
+
+    def _digest(self, ref: Reference) -> Digest:
+        return ref.digest or Digest.of(f"{ref} {self.pushed.get(str(ref), 0)}".encode())
+
+    def _refuse(self, ref: Reference) -> None:
+        for word, error in self.errors.items():
+            if word in str(ref):
+                raise error
+
+
+@dataclass
+class Controller:
+    """One process: ``steps`` are the writes it made; ``die_at`` kills it before the first write so named."""
+
+    world: World
+    name: str
+    die_at: str = ""
+    steps: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.wire = Direct(self.world.server)
+        cluster = direct(self.world.server, manager="imagecached-controller", transport=self.wire)
+        self._recorder = Recorder(cluster, "imagecached-controller", self.name, wall)
+        self.leader = Leader(
+            cluster, self.world.registries, self._recorder, self.world.settings,
+            wall=wall, jitter=random.Random(3), step=self._step,
+        )  # fmt: skip
+
+    def _step(self, name: str) -> None:
+        self.steps.append(name)
+        if name == self.die_at:
+            self.kill()
+            raise asyncio.CancelledError
+
+    def kill(self) -> None:
+        """As SIGKILL: nothing more reaches the server, now or later."""
+        self.wire.cut = True
+        if self.task is not None:
+            self.task.cancel()
+
+    task: asyncio.Task[None] | None = None
+
+    async def run(self) -> None:
+        """Lead until killed."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._recorder.run())
+            group.create_task(self.leader.run())
+
+
+class World:
+    """Everything there is."""
+
+    def __init__(self, group: asyncio.TaskGroup, settings: Settings, nodes: int, **fleet: Any) -> None:
+        self._group = group
+        self.settings = settings
+        self.server = ApiServer(bookmark_seconds=6 * 3600.0)
+        self.server.install(CRDS)
+        for name in (SYSTEM, "team"):
+            self.server.put({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
+        self.registries = Registries()
+        self.fleet = Fleet(self.server, [f"n{number}" for number in range(nodes)], **fleet)
+        self.tasks = [group.create_task(self.fleet.run())]
+
+    def lead(self, name: str = "one", *, die_at: str = "") -> Controller:
+        """Start a controller that leads."""
+        controller = Controller(self, name, die_at)
+        controller.task = self._group.create_task(controller.run())
+        self.tasks.append(controller.task)
+        return controller
+
+    def declare(self, name: str = "web", *images: str, **parts: Any) -> None:
+        """Create or edit an ImageCache as a user does."""
+        document = cache_document(name, *images, **parts)
+        for key in ("uid", "generation", "creationTimestamp"):
+            document["metadata"].pop(key)
+        existing = next((each for each in self.caches() if each["metadata"]["name"] == name), None)
+        if existing is None:
+            self.server.put(
+                {**document, "metadata": {**document["metadata"], "creationTimestamp": timestamp(wall())}}
+            )
+            return
+        metadata = {**existing["metadata"], **document["metadata"]}
+        if existing["spec"] != document["spec"]:
+            metadata["generation"] = existing["metadata"]["generation"] + 1
+        self.server.put({**existing, "metadata": metadata, "spec": document["spec"]})
+
+    def caches(self) -> list[dict[str, Any]]:
+        """Every ImageCache."""
+        return self.server.all("imagecaches.eci.alibabacloud.com")
+
+    def object(self, name: str = "web") -> dict[str, Any]:
+        """One ImageCache."""
+        return self.server.get("imagecaches.eci.alibabacloud.com", name)
+
+    def status(self, name: str = "web") -> Status:
+        """Its status."""
+        return parse_status(self.object(name).get("status"))
+
+    def labels(self, node: str) -> Mapping[str, str]:
+        """A node's labels of ours."""
+        found = self.server.get("nodes", node)["metadata"]["labels"]
+        return {key: value for key, value in found.items() if key.startswith("imagecached.dev/")}
+
+    def secret(self, name: str, *, kind: str = "kubernetes.io/dockerconfigjson", data: Any = None) -> None:
+        """A Secret in the namespace ``team``."""
+        content = {".dockerconfigjson": "eyJhdXRocyI6e319"} if data is None else data
+        self.server.put(
+            {
+                "apiVersion": "v1",
+                "kind": "Secret",
+                "metadata": {"name": name, "namespace": "team"},
+                "type": kind,
+                "data": content,
+            }
+        )
+
+    def granted(self) -> list[str]:
+        """The Secrets of ``team`` that nodes may read."""
+        roles = self.server.all("roles.rbac.authorization.k8s.io")
+        bindings = self.server.all("rolebindings.rbac.authorization.k8s.io")
+        assert len(roles) == len(bindings)
+        return [name for role in roles for rule in role["rules"] for name in rule["resourceNames"]]
+
+    def events(self, reason: str = "") -> list[str]:
+        """Messages of the Kubernetes Events."""
+        return [each["message"] for each in self.server.all("events") if reason in ("", each["reason"])]
+
+
+Scene = Callable[[World], Coroutine[Any, Any, None]]
+Play = Callable[..., None]
+
+
+@pytest.fixture
+def play() -> Play:
+    """Runs a scene in a world of its own, in virtual time; what is left then is killed."""
+
+    def played(scene: Scene, *, nodes: int = 3, settings: Settings | None = None, **fleet: Any) -> None:
+        async def whole() -> None:
+            async with asyncio.TaskGroup() as group:
+                world = World(group, settings or Settings(), nodes, **fleet)
+                await scene(world)
+                for task in world.tasks:
+                    task.cancel()
+
+        run(whole())
+
+    return played
