@@ -96,13 +96,17 @@ def test_systemd_accepts_the_unit(tmp_path: Path) -> None:
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
-def test_the_unit_keeps_the_mount_namespace_of_the_host() -> None:
-    """No setting is among those that hide our mounts from the host, all of which the unit names."""
+def test_the_unit_keeps_the_mount_namespace_of_the_host_and_the_calls_that_we_make() -> None:
+    """No setting is among those that hide our mounts from the host or forbid what we call; the unit names
+    them all.
+    """
     lines = UNIT.read_text().splitlines()
-    listed = {word for line in lines if line.startswith("#   ") for word in line.removeprefix("#   ").split()}
-    assert {"PrivateMounts", "PrivateTmp", "ProtectSystem", "ReadWritePaths", "DynamicUser"} <= listed
+    hiding = {word for line in lines if line.startswith("#   ") for word in line.removeprefix("#   ").split()}
+    assert {"PrivateMounts", "PrivateTmp", "ProtectSystem", "ReadWritePaths", "DynamicUser"} <= hiding
+    forbidding = {name for line in lines for name in re.findall(r"^# \* ([A-Z]\w+)(?:, \w+)*  ", line)}
+    assert forbidding == {"ProtectClock", "MemoryDenyWriteExecute", "RestrictSUIDSGID"}
     settings = {line.partition("=")[0] for line in lines if "=" in line and not line.startswith("#")}
-    assert settings & listed == set()
+    assert settings & (hiding | forbidding) == set()
 
 
 def test_the_unit_and_the_scripts_agree_on_places() -> None:
