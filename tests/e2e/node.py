@@ -71,7 +71,7 @@ class Node:
         options = self.options
         command: list[str | Path] = [BIN / "imagecachectl", "containerd-config", *arguments]
         command += ["--config", options.containerd_config]
-        command += ["--snapshots-socket", options.run / "snapshots.sock", "--root", options.root]
+        command += ["--snapshots", options.run / "snapshots.sock", "--root", options.root]
         if options.containerd_version:
             command += ["--version", options.containerd_version]
         return _run(command, "the drop-in").split() == ["changed"]

@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from concurrent.futures import Future
+from contextlib import AbstractAsyncContextManager, contextmanager
 from typing import TypeVar
 
 from tests.support.apiserver import ApiServer
+from tests.support.processes import NotStarted
 
 T = TypeVar("T")
 _SECONDS = 30.0
@@ -27,6 +29,26 @@ class Served:
             return act(self.server)
 
         return asyncio.run_coroutine_threadsafe(run(), self._loop).result(_SECONDS)
+
+    @contextmanager
+    def beside(self, part: AbstractAsyncContextManager[T]) -> Iterator[T]:
+        """Something else that lives on the server's loop, for the length of the block."""
+        began, stop = Future[T](), asyncio.Event()
+
+        async def hold() -> None:
+            async with part as value:
+                began.set_result(value)
+                await stop.wait()
+
+        held = asyncio.run_coroutine_threadsafe(hold(), self._loop)
+        held.add_done_callback(
+            lambda done: None if began.done() else began.set_exception(NotStarted(str(done)))
+        )
+        try:
+            yield began.result(_SECONDS)
+        finally:
+            self._loop.call_soon_threadsafe(stop.set)
+            held.result(_SECONDS)
 
 
 @contextmanager
