@@ -2,8 +2,8 @@
 
     python -m tests.bench.snapshots [CALLS]
 
-Over the socket, one call after the other and sixteen at once. Needs root. The layers are rows without files
-but for one image, whose chain is really mounted.
+Over the socket to a process of its own, one call after the other and sixteen at once. Needs root. The layers
+are rows without files but for one image, whose chain is really mounted.
 """
 
 from __future__ import annotations
@@ -13,10 +13,14 @@ import shutil
 import sys
 import tempfile
 import time
+from asyncio.subprocess import PIPE
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
+from grpclib.client import Channel
+
 from imagecached.oci.chain import chain_ids
+from imagecached.oci.digest import Digest
 from imagecached.store import Record
 from imagecached.store.ledger import REF, Book
 from tests.support.mounts import unmount_below
@@ -85,37 +89,60 @@ async def measure_all(snapshots: Snapshots, chain_id: str, top: str, calls: int,
     await measured("Remove", calls, lambda n: snapshots.remove(f"{at_once}-{n}"), at_once)
 
 
+async def serve(root: Path) -> None:
+    """Fill the store and serve it until the standard input ends; the chain of the real image is printed."""
+    async with served(root) as world:
+        test_scale.fill(world.store._state)
+        know_everything(world)
+        # The rows have no files, so opening again would drop them.
+        image = world.hold_image("real", *(building.layer(number) for number in range(10)))
+        print(" ".join(image.diff_ids), flush=True)
+        await asyncio.get_running_loop().run_in_executor(None, sys.stdin.read)
+
+
+async def measure(channel: Channel, diff_ids: list[Digest], calls: int) -> None:
+    """Adopt the real image, then every method."""
+    snapshots, top = Snapshots(channel), ""
+    begun = time.perf_counter()
+    for chain_id in chain_ids(diff_ids):
+        top = (await snapshots.adopt(chain_id, top)).name
+    print(f"adopting ten layers: {1000 * (time.perf_counter() - begun):.1f} ms")
+    begun = time.perf_counter()
+    await snapshots.prepare("first", top)
+    print(f"first Prepare, mounting ten layers: {1000 * (time.perf_counter() - begun):.1f} ms")
+    for at_once in (1, _AT_ONCE):
+        await measure_all(snapshots, chain_ids(diff_ids)[-1], top, calls, at_once)
+    begun = time.perf_counter()
+    found = len(await snapshots.walk())
+    print(f"List of all {found}: {1000 * (time.perf_counter() - begun):.0f} ms")
+    begun = time.perf_counter()
+    await snapshots.cleanup()
+    print(f"Cleanup after {2 * calls} removals: {1000 * (time.perf_counter() - begun):.0f} ms")
+    await snapshots.remove("first")
+
+
 async def main(calls: int) -> None:
-    """Fill, open again, measure."""
+    """Serve in a process of its own, as containerd finds it, and measure from here."""
     folder = Path(tempfile.mkdtemp(prefix="b-"))
+    server = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", __spec__.name, "serve", folder / "r", stdin=PIPE, stdout=PIPE
+    )
+    assert server.stdin is not None
+    assert server.stdout is not None
     try:
-        async with served(folder / "r") as world:
-            test_scale.fill(world.store._state)
-            know_everything(world)
-            # The rows have no files, so opening again would drop them.
-            built = [building.layer(number) for number in range(10)]
-            image = world.hold_image("real", *built)
-            snapshots: Snapshots = world.snapshots
-            begun = time.perf_counter()
-            infos = await snapshots.adopt_image(image)
-            print(f"adopting ten layers: {1000 * (time.perf_counter() - begun):.1f} ms")
-            top = infos[-1].name
-            begun = time.perf_counter()
-            await snapshots.prepare("first", top)
-            print(f"first Prepare, mounting ten layers: {1000 * (time.perf_counter() - begun):.1f} ms")
-            for at_once in (1, _AT_ONCE):
-                await measure_all(snapshots, image.chain_id, top, calls, at_once)
-            begun = time.perf_counter()
-            found = len(await snapshots.walk())
-            print(f"List of all {found}: {1000 * (time.perf_counter() - begun):.0f} ms")
-            begun = time.perf_counter()
-            await snapshots.cleanup()
-            print(f"Cleanup after {2 * calls} removals: {1000 * (time.perf_counter() - begun):.0f} ms")
-            await snapshots.remove("first")
+        diff_ids = [Digest(text) for text in (await server.stdout.readline()).decode().split()]
+        channel = Channel(path=str(folder / "r.sock"))
+        await measure(channel, diff_ids, calls)
+        channel.close()
     finally:
+        server.stdin.close()
+        await server.wait()
         unmount_below(folder)
         shutil.rmtree(folder)
 
 
 if __name__ == "__main__":
-    asyncio.run(main(int(sys.argv[1]) if len(sys.argv) > 1 else _CALLS))
+    if sys.argv[1:2] == ["serve"]:
+        asyncio.run(serve(Path(sys.argv[2])))
+    else:
+        asyncio.run(main(int(sys.argv[1]) if len(sys.argv) > 1 else _CALLS))

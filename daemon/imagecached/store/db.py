@@ -2,7 +2,8 @@
 
 Owns connections, transactions and the translation of SQLite's errors; knows no table. A transaction is a
 function that may run twice, so it must do nothing but SQL. ``lock`` is the store's one lock: whoever decides
-on rows and then acts on files holds it.
+on rows and then acts on files holds it. SQLite itself syncs nothing but checkpoints; :mod:`barrier` does it
+for all who wait at once.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ from typing import Any, Final, TypeVar
 
 from imagecached.errors import Corrupt, FailedPrecondition, ImagecachedError, OutOfSpace
 from imagecached.store import schema
+from imagecached.store.barrier import Barrier
+from imagecached.store.files import NO_SPACE
 
 T = TypeVar("T")
 Row = tuple[Any, ...]
@@ -34,6 +37,7 @@ class Database:
         self.path = path
         self.lock = threading.RLock()
         self._give_back = give_back
+        self._barrier = Barrier(path.with_name(f"{path.name}-wal"))
         self._read_lock = threading.Lock()
         self._writer = self._at_any_price(self._connect)
         try:
@@ -49,6 +53,7 @@ class Database:
 
     def close(self) -> None:
         """Close both connections; the last one writes the WAL back."""
+        self._barrier.close()
         self._reader.close()
         self._writer.close()
 
@@ -76,16 +81,21 @@ class Database:
         """
         with self.lock:
             try:
-                return self._once(body, durable=durable)
+                result, number = self._once(body)
             except _FAILURES as error:
                 raise translated(error, self.path) from error
+        if durable:
+            self._await(number)
+        return result
 
     def shrink(self, body: Callable[[sqlite3.Connection], T], gate: Gate = nullcontext) -> T:
         """A durable transaction that leads to freeing space, so it must succeed on a full disk: it may use
         the ballast. The commit happens inside ``gate()``; if that raises on entering, nothing is changed.
         """
         with self.lock:
-            return self._at_any_price(lambda: self._once(body, gate, durable=True))
+            result, number = self._at_any_price(lambda: self._once(body, gate))
+        self._await(number)
+        return result
 
     def _prepare(self) -> None:
         empty = self._writer.execute("SELECT count(*) FROM sqlite_schema").fetchone() == (0,)
@@ -94,9 +104,17 @@ class Database:
         else:
             schema.check(self._writer)
 
-    def _once(self, body: Callable[[sqlite3.Connection], T], gate: Gate = nullcontext, *, durable: bool) -> T:
+    def _await(self, number: int) -> None:
+        try:
+            self._barrier.wait(number)
+        except OSError as error:
+            if error.errno in NO_SPACE:
+                raise OutOfSpace(f"no room for the database {self.path}: {error.strerror}") from error
+            raise ImagecachedError(f"database {self.path} cannot be made durable: {error}") from error
+
+    def _once(self, body: Callable[[sqlite3.Connection], T], gate: Gate = nullcontext) -> tuple[T, int]:
+        """The result, and the number of the commit."""
         writer = self._writer
-        writer.execute("PRAGMA synchronous = " + ("FULL" if durable else "NORMAL"))
         writer.execute("BEGIN IMMEDIATE")
         try:
             result = body(writer)
@@ -106,7 +124,7 @@ class Database:
             with suppress(sqlite3.Error):
                 writer.rollback()
             raise
-        return result
+        return result, self._barrier.committed()
 
     def _at_any_price(self, action: Callable[[], T]) -> T:
         try:
@@ -124,6 +142,7 @@ class Database:
         connection = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False)
         try:
             connection.execute("PRAGMA journal_mode = WAL")
+            connection.execute("PRAGMA synchronous = NORMAL")
             connection.execute("PRAGMA foreign_keys = ON")
             connection.execute("PRAGMA trusted_schema = OFF")
         except BaseException:

@@ -19,7 +19,7 @@ from imagecached.oci.digest import Digest
 from imagecached.store.layout import Layout
 from imagecached.store.points import point
 
-_NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT})
+NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT})
 _BLOCK = 512  # unit of st_blocks, whatever the file system's block size
 
 
@@ -29,7 +29,7 @@ def no_space(what: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno not in _NO_SPACE:
+        if error.errno not in NO_SPACE:
             raise
         raise OutOfSpace(f"{what}: {os.strerror(error.errno)}") from error
 
