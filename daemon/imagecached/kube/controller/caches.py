@@ -18,7 +18,7 @@ from functools import partial
 from typing import Any, Final
 
 from imagecached.aio import backoff
-from imagecached.errors import NotFound
+from imagecached.errors import InvalidInput, NotFound
 from imagecached.imagecache import (
     API_VERSION,
     KIND,
@@ -206,11 +206,20 @@ class Caches:
                 return left
         self._step("status")
         change = {"metadata": {"resourceVersion": known.version}, "status": changes}
-        written = await self._cluster.patch(kinds.IMAGE_CACHES, known.name, change, subresource="status")
         self._written[known.name] = now
+        try:
+            written = await self._cluster.patch(kinds.IMAGE_CACHES, known.name, change, subresource="status")
+        except InvalidInput as error:
+            self._cannot_say(known, error)
+            return None
         self._take(known.name, Known.of(written))
         self._tell(known, status)
         return None
+
+    def _cannot_say(self, known: Known, error: InvalidInput) -> None:
+        """The API server takes no status for an object whose spec breaks the schema: an event must do."""
+        log.warning("status refused", extra={"cache": known.name, "error": str(error)})
+        self._recorder.tell(self._about(known), "InvalidSpec", known.problem or str(error), "Warning")
 
     def _take(self, name: str, known: Known) -> None:
         """What our own write made of the object: the watch will say the same later."""

@@ -9,12 +9,11 @@ from __future__ import annotations
 
 import base64
 import binascii
-from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 from imagecached.errors import InvalidInput
-from imagecached.imagecache import ImageCache, SecretName
+from imagecached.imagecache import SecretName
 
 NAME: Final = "imagecached-pull-secrets"
 LABELS: Final = {"app.kubernetes.io/managed-by": "imagecached", "imagecached.dev/part": "pull-secrets"}
@@ -25,15 +24,6 @@ _DOCUMENTS: Final = {
     "kubernetes.io/dockerconfigjson": ".dockerconfigjson",
     "kubernetes.io/dockercfg": ".dockercfg",
 }
-
-
-def wanted(caches: Iterable[ImageCache], proven: Iterable[SecretName]) -> dict[str, frozenset[str]]:
-    """Namespace → names of the Secrets that ``caches`` name and that are ``proven`` to be pull Secrets."""
-    named = {secret for cache in caches for secret in cache.pull_secrets} & set(proven)
-    found: dict[str, set[str]] = defaultdict(set)
-    for secret in named:
-        found[secret.namespace].add(secret.name)
-    return {namespace: frozenset(names) for namespace, names in found.items()}
 
 
 def role(namespace: str, secrets: Iterable[str]) -> dict[str, Any]:
@@ -51,11 +41,6 @@ def binding(namespace: str, account: str, home: str) -> dict[str, Any]:
         "roleRef": {"apiGroup": _GROUP, "kind": "Role", "name": NAME},
         "subjects": [{"kind": "ServiceAccount", "name": account, "namespace": home}],
     }
-
-
-def same(found: Mapping[str, Any], made: Mapping[str, Any]) -> bool:
-    """Does the object in the cluster say what ours would? ``roleRef`` cannot change and is not compared."""
-    return all(found.get(part) == made[part] for part in ("rules", "subjects") if part in made)
 
 
 def pull_document(secret: SecretName, found: Mapping[str, Any]) -> bytes:

@@ -71,8 +71,7 @@ async def read_keys(cache: ImageCache, read: ReadSecret) -> Keys:
     problems: list[str] = []
     for secret in cache.pull_secrets:
         try:
-            document = pull_document(secret, await read(secret))
-            access_of([(f"Secret {secret}", document)])
+            document = login_document(secret, await read(secret))
         except NotFound:
             problems.append(f"Secret {secret} does not exist")
         except (InvalidInput, AccessDenied) as error:
@@ -82,6 +81,15 @@ async def read_keys(cache: ImageCache, read: ReadSecret) -> Keys:
             proven.append(secret)
     access = access_of(documents, cache.options.plain_http, cache.options.insecure)
     return Keys(access, tuple(proven), tuple(problems))
+
+
+def login_document(secret: SecretName, found: Mapping[str, Any]) -> bytes:
+    """The docker config in a Secret that is for pulling and can be read. InvalidInput, quoting
+    nothing of it.
+    """
+    document = pull_document(secret, found)
+    access_of([(f"Secret {secret}", document)])
+    return document
 
 
 async def resolve(

@@ -17,12 +17,15 @@ from imagecached.imagecache import ImageCache, SecretName
 from imagecached.kube.client import Cluster, Kind, Object, kinds
 from imagecached.kube.controller import grants
 from imagecached.kube.controller.queue import Queue
+from imagecached.kube.controller.resolve import login_document
 from imagecached.kube.controller.settings import Settings
 
 log = logging.getLogger(__name__)
 
 _MISSING_AGAIN: Final = 300.0  # a Secret that is not there may come; nobody tells
 _APART: Final = 2.0
+_EVERYTHING: Final = ""  # no namespace has this name: the key of reading what stands in the cluster
+_UNKNOWN: Final = frozenset({""})  # grants something, and nothing that is ever wanted
 
 
 class Secrets:
@@ -57,7 +60,7 @@ class Secrets:
 
     async def run(self) -> None:
         """Bring the cluster in line, then follow the caches, for ever."""
-        await self._begin()
+        self._queue.add(_EVERYTHING)
         await self._queue.run(workers=1)
 
     async def _begin(self) -> None:
@@ -68,14 +71,17 @@ class Secrets:
             for each in await self._listed(kind)
         ]
         named = {secret.namespace for cache in self._caches() for secret in cache.pull_secrets}
-        self._granted |= dict.fromkeys(found, frozenset({""}))  # something, and nothing that is ever wanted
         for namespace in sorted(named.union(found)):
+            self._granted[namespace] = _UNKNOWN
             self._queue.add(namespace)
 
     async def _listed(self, kind: Kind) -> list[Object]:
         return (await self._cluster.list(kind, labels=grants.SELECTOR)).items
 
     async def _look(self, namespace: str) -> float | None:
+        if namespace == _EVERYTHING:
+            await self._begin()
+            return None
         async with self._one_at_a_time:  # an older view must not be written after a newer one
             named = sorted(
                 {
@@ -92,7 +98,7 @@ class Secrets:
 
     async def _is_for_pulling(self, secret: SecretName) -> bool:
         try:
-            grants.pull_document(
+            login_document(
                 secret, await self._cluster.get(kinds.SECRETS, secret.name, namespace=secret.namespace)
             )
         except (NotFound, InvalidInput, AccessDenied):

@@ -23,7 +23,6 @@ from imagecached.oci.digest import Digest
 
 NOW = 1_700_000_000.0
 DIGEST = Digest.of(b"an image")
-OTHER = Digest.of(b"another image")
 
 
 def cache_document(name: str = "web", *images: str, **parts: Any) -> dict[str, Any]:

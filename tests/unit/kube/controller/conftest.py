@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import random
+from collections import Counter
 from collections.abc import Callable, Coroutine, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -71,37 +71,39 @@ class Registries:
                 raise error
 
 
-@dataclass
 class Controller:
-    """One process: ``steps`` are the writes it made; ``die_at`` kills it before the first write so named."""
+    """One process: ``steps`` are the writes it made. It is killed before the write ``die_at``, (name,
+    number).
+    """
 
-    world: World
-    name: str
-    die_at: str = ""
-    steps: list[str] = field(default_factory=list)
-
-    def __post_init__(self) -> None:
-        self.wire = Direct(self.world.server)
-        cluster = direct(self.world.server, manager="imagecached-controller", transport=self.wire)
-        self._recorder = Recorder(cluster, "imagecached-controller", self.name, wall)
+    def __init__(self, world: World, name: str, die_at: tuple[str, int] | None, skew: float) -> None:
+        self.wire = Direct(world.server)
+        self.steps: Counter[str] = Counter()
+        self.task: asyncio.Task[None] | None = None
+        self._die_at = die_at
+        cluster = direct(world.server, manager="imagecached-controller", transport=self.wire)
+        self._recorder = Recorder(cluster, "imagecached-controller", name, wall)
         self.leader = Leader(
-            cluster, self.world.registries, self._recorder, self.world.settings,
-            wall=wall, jitter=random.Random(3), step=self._step,
+            cluster, world.registries, self._recorder, world.settings,
+            wall=lambda: wall() + skew, jitter=random.Random(3), step=self._step,
         )  # fmt: skip
 
     def _step(self, name: str) -> None:
-        self.steps.append(name)
-        if name == self.die_at:
+        self.steps[name] += 1
+        if (name, self.steps[name]) == self._die_at:
             self.kill()
             raise asyncio.CancelledError
+
+    @property
+    def dead(self) -> bool:
+        """Was it killed?"""
+        return self.wire.cut
 
     def kill(self) -> None:
         """As SIGKILL: nothing more reaches the server, now or later."""
         self.wire.cut = True
         if self.task is not None:
             self.task.cancel()
-
-    task: asyncio.Task[None] | None = None
 
     async def run(self) -> None:
         """Lead until killed."""
@@ -114,7 +116,7 @@ class World:
     """Everything there is."""
 
     def __init__(self, group: asyncio.TaskGroup, settings: Settings, nodes: int, **fleet: Any) -> None:
-        self._group = group
+        self.group = group
         self.settings = settings
         self.server = ApiServer(bookmark_seconds=6 * 3600.0)
         self.server.install(CRDS)
@@ -124,10 +126,12 @@ class World:
         self.fleet = Fleet(self.server, [f"n{number}" for number in range(nodes)], **fleet)
         self.tasks = [group.create_task(self.fleet.run())]
 
-    def lead(self, name: str = "one", *, die_at: str = "") -> Controller:
-        """Start a controller that leads."""
-        controller = Controller(self, name, die_at)
-        controller.task = self._group.create_task(controller.run())
+    def lead(
+        self, name: str = "one", *, die_at: tuple[str, int] | None = None, skew: float = 0.0
+    ) -> Controller:
+        """Start a controller that leads; its clock is off by ``skew``."""
+        controller = Controller(self, name, die_at, skew)
+        controller.task = self.group.create_task(controller.run())
         self.tasks.append(controller.task)
         return controller
 
@@ -146,6 +150,15 @@ class World:
         if existing["spec"] != document["spec"]:
             metadata["generation"] = existing["metadata"]["generation"] + 1
         self.server.put({**existing, "metadata": metadata, "spec": document["spec"]})
+
+    def without_schema(self) -> None:
+        """From now on the server takes any spec."""
+        kind = "customresourcedefinitions.apiextensions.k8s.io"
+        found = self.server.get(kind, "imagecaches.eci.alibabacloud.com")
+        (version,) = found["spec"]["versions"]
+        anything = {"openAPIV3Schema": {"type": "object", "x-kubernetes-preserve-unknown-fields": True}}
+        spec = {**found["spec"], "versions": [{**version, "schema": anything}]}
+        self.server.put({**found, "spec": spec})
 
     def caches(self) -> list[dict[str, Any]]:
         """Every ImageCache."""
