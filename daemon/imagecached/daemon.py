@@ -34,6 +34,7 @@ from imagecached.store import Store, StorePolicy
 from imagecached.telemetry import Metrics, Readings
 
 if TYPE_CHECKING:
+    from imagecached.containerd import Containerd
     from imagecached.registration import Registration
 
 log = logging.getLogger(__name__)
@@ -55,7 +56,7 @@ class Parts:
     registry: Registry
     containers: Containers
     snapshotter: Snapshotter
-    registration: Registration | None
+    containerd: Containerd | None
     metrics: Metrics
     events: EventLog
 
@@ -95,41 +96,60 @@ async def _build(config: Config, stack: AsyncExitStack) -> Parts:
     store.protect(lambda: store.layout.digests_of(mounter.mounted()))
     registry = await stack.enter_async_context(Registry(_registry_config(config), on_source=metrics.obtained))
     containers, snapshotter = Containers(store, mounter), await Snapshotter.open(store, mounter)
-    registration = _registration(config, store, metrics, events, stack)
-    return Parts(config, store, mounter, registry, containers, snapshotter, registration, metrics, events)
+    containerd = _containerd(config, stack)
+    return Parts(config, store, mounter, registry, containers, snapshotter, containerd, metrics, events)
 
 
-def _registration(
-    config: Config,
-    store: Store,
-    metrics: Metrics,
-    events: EventLog,
-    stack: AsyncExitStack,
-) -> Registration | None:
-    """What tells containerd of our images, if there is one to tell."""
-    section = config.containerd
-    if not section.socket:
+def _containerd(config: Config, stack: AsyncExitStack) -> Containerd | None:
+    """The containerd to tell of our images, if there is one."""
+    if not config.containerd.socket:
         return None
-    # Several MiB that a daemon without containerd need not carry.
-    from imagecached.containerd import Containerd
+    from imagecached.containerd import Containerd  # several MiB that a daemon without it need not carry
+
+    containerd = Containerd(Path(config.containerd.socket))
+    stack.push_async_callback(containerd.close)
+    return containerd
+
+
+def _registration(parts: Parts, group: asyncio.TaskGroup) -> Registration | None:
+    """What tells containerd of our images."""
+    section, containerd = parts.config.containerd, parts.containerd
+    if containerd is None:
+        return None
     from imagecached.registration import Registration, RegistrationSettings
 
-    containerd = Containerd(Path(section.socket))
-    stack.push_async_callback(containerd.close)
     settings = RegistrationSettings(
         namespaces=section.namespaces,
         snapshotter=section.snapshotter,
         mode=section.mode,
         check_seconds=section.check_interval_seconds,
+        fetch_missing_blobs=section.fetch_missing_blobs,
     )
-    return Registration(containerd, store, settings, metrics=metrics, events=events)
+    return Registration(
+        containerd, parts.store, parts.registry, settings, group, metrics=parts.metrics, events=parts.events
+    )
+
+
+def _begin_registration(
+    parts: Parts, registration: Registration, images: Images, group: asyncio.TaskGroup
+) -> None:
+    """Its services. Not before the snapshots can be asked for, which it makes containerd do."""
+    section = parts.config.containerd
+    group.create_task(registration.run(), name="registration")
+    if section.mode == "handler" and parts.containerd is not None:
+        from imagecached.registration import Sandbox
+
+        sandbox = Sandbox(
+            parts.containerd, parts.store, images.pull, name=section.sandbox_image, events=parts.events
+        )
+        group.create_task(sandbox.run(), name="sandbox image")
 
 
 async def _run_services(parts: Parts, group: asyncio.TaskGroup) -> None:
     """Open the doors and keep them open until the group is cancelled."""
     config, ready = parts.config, asyncio.Event()
     settings = _pull_settings(config)
-    registration = parts.registration
+    registration = _registration(parts, group)
     images = Images(
         parts.registry,
         parts.store,
@@ -156,14 +176,14 @@ async def _run_services(parts: Parts, group: asyncio.TaskGroup) -> None:
         mount_method=parts.mounter.method,
         started=time.time(),
     )
-    group.create_task(_tend(parts), name="upkeep")
+    group.create_task(_tend(parts, registration), name="upkeep")
     group.create_task(_watchdog(), name="watchdog")
     async with AsyncExitStack() as doors:
         section = config.daemon
         if config.snapshotter.socket:
             await doors.enter_async_context(_serve_snapshots(parts, images, group))
-        if registration is not None:  # it makes containerd ask for snapshots
-            group.create_task(registration.run(), name="registration")
+        if registration is not None:
+            _begin_registration(parts, registration, images, group)
         await doors.enter_async_context(
             api.serve(ports, group, path=section.socket, group=section.socket_group)
         )
@@ -193,23 +213,23 @@ def _serve_snapshots(
     return rpc.serve(parts.snapshotter, group, path=path, on_end=metrics.snapshot_call_ended)
 
 
-async def _tend(parts: Parts) -> None:
+async def _tend(parts: Parts, registration: Registration | None) -> None:
     """Release what dead clients left, unmount what nobody uses and keep the store within its budget."""
     while True:
         try:
             await parts.containers.reap()
             await parts.snapshotter.cleanup()
-            await _collect(parts)
+            await _collect(parts, registration)
         except ImagecachedError as error:
             log.warning("upkeep failed", extra={"error": str(error)})
         await asyncio.sleep(parts.config.store.gc_interval_seconds)
 
 
-async def _collect(parts: Parts) -> None:
+async def _collect(parts: Parts, registration: Registration | None) -> None:
     report = await parts.store.gc(grace_seconds=_GRACE_SECONDS)
     parts.metrics.gc_ended(report.freed_bytes)
-    if report.images and parts.registration is not None:
-        await parts.registration.unregister(*report.images)
+    if report.images and registration is not None:
+        await registration.unregister(*report.images)
     if report.images or report.layers:
         facts = {
             "images": list(report.images),

@@ -244,8 +244,9 @@ class RegistrationState:
 
 @dataclass(slots=True)
 class FakeRegistration:
-    """States that a test sets, and what was unregistered."""
+    """States that a test sets, and what was unregistered; blobs come as images do."""
 
+    images: FakeImages
     states: dict[str, RegistrationState] = field(default_factory=dict)
     unregistered: list[str] = field(default_factory=list)
 
@@ -254,6 +255,9 @@ class FakeRegistration:
 
     async def unregister(self, *names: str) -> None:
         self.unregistered += names
+
+    def fetch_blobs(self, name: str) -> FakePull:
+        return self.images.pull(name)
 
 
 @dataclass(slots=True)
@@ -264,12 +268,13 @@ class FakePorts:
     store: FakeStore = field(default_factory=FakeStore)
     events: EventLog = field(default_factory=lambda: EventLog(clock=lambda: 1_700_000_000.0))
     findings: Sequence[Finding] = ()
-    registration: FakeRegistration = field(default_factory=FakeRegistration)
+    registration: FakeRegistration = field(init=False)
     images: FakeImages = field(init=False)
     containers: FakeContainers = field(init=False)
 
     def __post_init__(self) -> None:
         self.images = FakeImages(self.store)
+        self.registration = FakeRegistration(self.images)
         self.containers = FakeContainers(self.store, self.folder / "runtime")
 
     def ports(self) -> api.Ports:

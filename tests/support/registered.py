@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -49,3 +50,16 @@ def await_state(daemon: Daemon, reference: str, state: str = "registered") -> di
         alive=lambda: True,
     )
     return registration(daemon, reference)
+
+
+def await_event(daemon: Daemon, kind: str, subject: str) -> None:
+    """Wait until something of this kind has happened to ``subject``."""
+    await_true(
+        lambda: any(
+            json.loads(line)["kind"] == kind and json.loads(line)["subject"] == subject
+            for line in daemon.ctl("-o", "json", "events").stdout.splitlines()
+        ),
+        what=f"{kind} of {subject}",
+        deadline_seconds=_PATIENCE_SECONDS,
+        alive=lambda: True,
+    )

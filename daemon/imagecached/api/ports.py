@@ -126,7 +126,11 @@ class Registration(Protocol):
 
     def state(self, name: str) -> RegistrationState | None: ...
     async def unregister(self, *names: str) -> None:
-        """Undo what was registered of images that are no longer in the store. Never fails."""
+        """Undo what was registered of images that leave the store. Never fails."""
+        ...
+
+    def fetch_blobs(self, name: str) -> Pull:
+        """Begin or join bringing the blobs of an image's layers into containerd; told of as a pull is."""
         ...
 
 

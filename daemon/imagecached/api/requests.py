@@ -26,6 +26,12 @@ class PullRequest(Request, frozen=True, kw_only=True):
     platform: Annotated[str, Meta(max_length=200)] = ""
 
 
+class BlobsRequest(Request, frozen=True, kw_only=True):
+    """Images whose layers are wanted as the registry has them."""
+
+    images: Annotated[list[Name], Meta(min_length=1, max_length=100)]
+
+
 class ImageRequest(Request, frozen=True, kw_only=True):
     """One image by its name."""
 

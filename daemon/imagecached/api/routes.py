@@ -18,6 +18,13 @@ OPERATIONS: Final = (
         handler=streams.pull,
     ),
     Operation(
+        method="POST",
+        path="/v1/blobs",
+        request=r.BlobsRequest,
+        answers=(d.PullProgress, d.PullDone),
+        handler=streams.fetch_blobs,
+    ),
+    Operation(
         method="GET",
         path="/v1/images",
         request=r.Request,

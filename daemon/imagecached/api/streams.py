@@ -1,4 +1,4 @@
-"""The operations that answer line by line: pull, fsck, events.
+"""The operations that answer line by line: pull, fetch_blobs, fsck, events.
 
 Each checks its request before the first line, so that a wrong one gets a status of its own. Progress is
 told on change only and at most every :data:`TICK_SECONDS`. Closing a stream ends what was begun for it
@@ -16,6 +16,7 @@ from imagecached.api import convert, documents, requests
 from imagecached.api.failures import detail_of
 from imagecached.api.operation import Call, Lines
 from imagecached.api.ports import Pull
+from imagecached.errors import FailedPrecondition
 from imagecached.oci.platform import Platform
 from imagecached.oci.reference import Reference
 
@@ -28,15 +29,27 @@ async def pull(call: Call[requests.PullRequest]) -> Lines:
     """Make images ready. Closing the connection cancels what nobody else wants."""
     names = dict.fromkeys(str(Reference.parse(name)) for name in call.request.images)
     platform = str(Platform.parse(call.request.platform)) if call.request.platform else None
-    return _pulling(call, names, platform)
+    return _pulling(call.group, (call.ports.images.pull(name, platform) for name in names))
 
 
-async def _pulling(call: Call[requests.PullRequest], names: Iterable[str], platform: str | None) -> Lines:
+async def fetch_blobs(call: Call[requests.BlobsRequest]) -> Lines:
+    """Bring layers into containerd as the registry has them.
+
+    Closing the connection cancels what nobody else wants; the next time it goes on where it stopped.
+    """
+    names = dict.fromkeys(str(Reference.parse(name)) for name in call.request.images)
+    registration = call.ports.registration
+    if registration is None:
+        raise FailedPrecondition("no containerd is told of images: set containerd.socket")
+    return _pulling(call.group, (registration.fetch_blobs(name) for name in names))
+
+
+async def _pulling(group: asyncio.TaskGroup, begun: Iterable[Pull]) -> Lines:
     pulls: list[Pull] = []
     told: dict[str, documents.PullProgress] = {}
     try:
-        pulls.extend(call.ports.images.pull(name, platform) for name in names)
-        async with _owned(call.group, [_end(one) for one in pulls]) as ends:
+        pulls.extend(begun)
+        async with _owned(group, [_end(one) for one in pulls]) as ends:
             pending = set(ends)
             while True:
                 for progress in [convert.pull_progress(one.progress()) for one in pulls]:

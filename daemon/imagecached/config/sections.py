@@ -108,6 +108,16 @@ class ContainerdSection(msgspec.Struct, frozen=True, kw_only=True):
             " default = all containers use them, and tags are known, too."
         ),
     ] = "handler"
+    sandbox_image: Annotated[
+        str, _says("The pause image that a runtime handler needs from us; empty = found out from containerd.")
+    ] = ""
+    fetch_missing_blobs: Annotated[
+        bool,
+        _says(
+            "Fetch the layers of an image for a container that waits for them, because another snapshotter"
+            " than ours must unpack them."
+        ),
+    ] = True
     check_interval_seconds: Annotated[
         float, _says("Time between two looks at everything that containerd should know.", ge=1, le=86400)
     ] = 600.0

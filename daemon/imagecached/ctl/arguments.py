@@ -173,7 +173,9 @@ def one_of(*names: str) -> Callable[[str], str]:
 
     def read(text: str) -> str:
         if text not in names:
-            raise ValueError(f"expected {', '.join(names[:-1])} or {names[-1]}, got {text}")
+            *some, last = names
+            choice = f"{', '.join(some)} or {last}" if some else last
+            raise ValueError(f"expected {choice}, got {text}")
         return text
 
     return read

@@ -23,6 +23,10 @@ _DIRECTORY: Final = Argument("directory", "DIRECTORY", read=realpath)
 _OUTPUT: Final = Option(
     "-o --output", "How to print the answer; table by default.", "table|json|yaml", read=one_of(*FORMS)
 )
+_WIDE_OUTPUT: Final = Option(
+    "-o --output", "How to print the answer; table by default, wide says more.", "table|wide|json|yaml",
+    read=one_of("wide", *FORMS),
+)  # fmt: skip
 
 PROGRAM: Final = Command(
     "", "", "Container images, ready in milliseconds.",
@@ -34,6 +38,12 @@ PROGRAM: Final = Command(
 """What comes before the command; the command and what follows are its ``words``."""
 
 _COMMANDS: Final = (
+    Command(
+        "blobs", "images",
+        "Bring layers into containerd as the registry has them, to push or export.",
+        Argument("action", "fetch", read=one_of("fetch")), _IMAGES,
+        Option("-q --quiet", "No progress."), _OUTPUT,
+    ),
     Command(
         "containerd-config", "containerd", "Print the settings with which containerd starts pods from here.",
         Option("--mode", "A runtime handler of ours, or all pods.", "handler|default", read=one_of(*MODES)),
@@ -70,7 +80,7 @@ _COMMANDS: Final = (
     ),
     Command(
         "get", "images", "What is there: all of a kind, or one by its name or the start of its digest.",
-        Argument("kind", "|".join(KINDS), read=one_of(*KINDS)), Argument("name", "[NAME]"), _OUTPUT,
+        Argument("kind", "|".join(KINDS), read=one_of(*KINDS)), Argument("name", "[NAME]"), _WIDE_OUTPUT,
     ),
     Command(
         "mount", "use", "Mount an image's tree on an empty DIRECTORY; pulls the image if it is not here.",

@@ -25,17 +25,29 @@ def pull_images(
     asked: Daemon, names: Sequence[str], platform: str = "", *, quiet: bool = False
 ) -> list[dict[str, Any]]:
     """Pull ``names`` showing progress; what became of each, in that order."""
+    return _brought(asked, "/v1/pulls", {"images": list(names), "platform": platform}, quiet=quiet)
+
+
+def _brought(asked: Daemon, path: str, wanted: Mapping[str, Any], *, quiet: bool) -> list[dict[str, Any]]:
     with display(quiet=quiet) as shown:
-        for line in asked.work("/v1/pulls", {"images": list(names), "platform": platform}):
+        for line in asked.work(path, wanted):
             if line["type"] == "done":
                 return list(line["images"])
             shown.show(line)
-    raise error_of({"message": "the daemon ended the pull without a result"})
+    raise error_of({"message": "the daemon ended it without a result"})
 
 
 def pull(call: Call, *, images: Sequence[str], platform: str, quiet: bool) -> int:
     """The exit code is of the first image that failed."""
-    ended = pull_images(call.daemon, images, platform, quiet=quiet)
+    return _report(call, pull_images(call.daemon, images, platform, quiet=quiet))
+
+
+def blobs(call: Call, *, action: str, images: Sequence[str], quiet: bool) -> int:  # noqa: ARG001  the only one
+    """Bring the layers of images into containerd as the registry has them. Exit code as of pull."""
+    return _report(call, _brought(call.daemon, "/v1/blobs", {"images": list(images)}, quiet=quiet))
+
+
+def _report(call: Call, ended: Sequence[Mapping[str, Any]]) -> int:
     if call.form == "table":
         print_table(_PULLED, [_pulled_row(image) for image in ended])
     else:
@@ -66,8 +78,8 @@ def get(call: Call, *, kind: str, name: str | None) -> None:
         ]
         if not items:
             raise NotFound(f"no {kind[:-1]} {name}")
-    if call.form == "table":
-        head, row = _TABLES[kind]
+    if call.form in ("table", "wide"):
+        head, row = _WIDE.get(kind, _TABLES[kind]) if call.form == "wide" else _TABLES[kind]
         print_table(head, [row(item) for item in items])
     else:
         print_document(items[0] if name and len(items) == 1 else {kind: items}, call.form)
@@ -102,6 +114,22 @@ _TABLES: Final = {
 }
 
 
+def _wide_image_row(image: Mapping[str, Any]) -> tuple[str, ...]:
+    return (*_image_row(image), *_registered(image))
+
+
+def _registered(image: Mapping[str, Any]) -> tuple[str, str]:
+    """What containerd knows, and why it does not."""
+    found = image["registration"]
+    if found is None:
+        return ("-", "-")
+    state = str(found["state"]).capitalize()
+    return (f"{state}, pinned" if found["pinned"] else state, found["reason"] or "-")
+
+
+_WIDE: Final = {"images": ((*_TABLES["images"][0], "CONTAINERD", "REASON"), _wide_image_row)}
+
+
 def describe(call: Call, *, image: str) -> None:
     """All that is known of one image."""
     answer = call.daemon.get("/v1/images/describe", name=image)
@@ -118,6 +146,7 @@ def describe(call: Call, *, image: str) -> None:
             ("Manifest", found["manifest_digest"]),
             ("Snapshot", found["chain_id"]),
             ("Disk", size(found["disk_bytes"])),
+            ("Containerd", " ".join(word for word in _registered(found) if word != "-") or "not told"),
             ("Created", _when(found["created"])),
             ("Last used", _when(found["last_used"])),
             ("Timing", _timing(answer["seconds"])),

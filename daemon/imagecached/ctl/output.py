@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
     from typing import Any, Final, Literal
 
-    Form = Literal["table", "json", "yaml"]
+    Form = Literal["table", "wide", "json", "yaml"]
 
 _UNITS: Final = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
 _STEPS: Final = ((86400, "d"), (3600, "h"), (60, "m"), (1, "s"))

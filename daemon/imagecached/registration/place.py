@@ -15,14 +15,15 @@ from contextlib import aclosing, asynccontextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from typing import Final, Literal
 
-from imagecached.containerd import Namespace, Snapshots
-from imagecached.errors import AlreadyExists, FailedPrecondition, NotFound, Unavailable
+from imagecached import aio
+from imagecached.containerd import Chunks, Namespace, Snapshots
+from imagecached.errors import AlreadyExists, Corrupt, FailedPrecondition, NotFound, Unavailable
 from imagecached.oci.digest import Digest
 from imagecached.oci.documents import Manifest
 from imagecached.oci.parse import parse_manifest
 from imagecached.registration import plan
 from imagecached.registration.plan import Facts, Step
-from imagecached.registration.wanted import OWNER, Wanted
+from imagecached.registration.wanted import OWNER, LayerBlob, Wanted
 
 log = logging.getLogger(__name__)
 
@@ -30,7 +31,11 @@ _REF: Final = "containerd.io/snapshot.ref"
 _EXPIRE: Final = "containerd.io/gc.expire"
 _LEASE_LIFE: Final = timedelta(hours=1)
 _OLD_LEASE_SECONDS: Final = 600.0
+_FETCHING_SECONDS: Final = 10.0  # a writer that was silent for so long is taken for gone
 _ROUNDS: Final = 4
+
+EXTRACTS: Final = "extract-imagecached-"
+"""How the keys of our own asking begin."""
 
 Trouble = Literal["unknown", "stale"]
 
@@ -80,6 +85,58 @@ class Place:
         raise Unavailable(
             f"namespace {self.name}: image {wanted.image} is changed as fast as it is registered"
         )
+
+    async def missing_layers(self, wanted: Wanted) -> list[LayerBlob]:
+        """The layers whose blobs containerd does not have, lowest first."""
+        return [
+            layer
+            for layer in wanted.layers
+            if await self._namespace.content.info(layer.descriptor.digest) is None
+        ]
+
+    async def is_fetching(self, layers: Sequence[LayerBlob]) -> bool:
+        """Whether somebody is writing one of these blobs, by the words of containerd."""
+        now = time.time()
+        written = {
+            ingest.ref
+            for ingest in await self._namespace.content.ingests()
+            if now - ingest.updated < _FETCHING_SECONDS
+        }
+        return any(layer.ref in written for layer in layers)
+
+    async def keep_layers(self, wanted: Wanted) -> None:
+        """Let the image keep the blobs of its layers, those that are still to come as well. NotFound: its
+        manifest is not here.
+        """
+        await self._namespace.content.label(wanted.manifest_digest, wanted.layer_references)
+
+    async def write_layer(self, layer: LayerBlob, chunks: Chunks, on_offset: Callable[[int], None]) -> int:
+        """Stream a layer's blob in, from where an earlier try stopped, which is the answer. No lease: the
+        image keeps the blob, and an unfinished one is kept by containerd for a day.
+        """
+        return await self._namespace.content.write(
+            layer.ref,
+            layer.descriptor.digest,
+            layer.descriptor.size,
+            chunks,
+            labels=layer.labels,
+            on_offset=on_offset,
+        )
+
+    async def verify_layer(self, layer: LayerBlob) -> None:
+        """Read a layer's blob back and compare its digest. Corrupt, and then it is gone."""
+        digest, content = layer.descriptor.digest, self._namespace.content
+        hasher = digest.hasher()
+        async with aclosing(content.read(digest)) as pieces:
+            async for piece in pieces:
+                await aio.finish(hasher.update, piece)
+        if hasher.hexdigest() != digest.hex:
+            await content.delete(digest)
+            raise Corrupt(f"blob {digest}: containerd holds other bytes")
+
+    async def drop_ingest(self, layer: LayerBlob) -> None:
+        """Forget what has come of a layer's blob."""
+        await self._namespace.content.abort(layer.ref)
 
     async def withdraw(self, manifest_digest: Digest) -> None:
         """Let nobody believe that the image is there, so that the kubelet pulls it. Others' records of it
@@ -169,7 +226,7 @@ class Place:
         """
         parent = ""
         for chain_id in chain:
-            key = f"extract-{time.monotonic_ns() % 10**9}-{secrets.token_urlsafe(3)} {chain_id}"
+            key = f"{EXTRACTS}{secrets.token_hex(6)} {chain_id}"
             if await snapshots.prepare(key, parent, {_REF: chain_id}):
                 await snapshots.remove(key)
                 return "unknown"

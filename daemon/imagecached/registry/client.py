@@ -92,9 +92,15 @@ class Registry:
         return len(await self._view(access).exchange.endpoints(ref.registry, "pull")) > 1
 
     async def fetch(
-        self, ref: Reference, blob: Descriptor, access: Access = NOTHING, *, mirrors: bool = True
+        self,
+        ref: Reference,
+        blob: Descriptor,
+        access: Access = NOTHING,
+        *,
+        mirrors: bool = True,
+        start: int = 0,
     ) -> AsyncGenerator[bytes, None]:
-        """The whole blob in order, not checked by digest but never more than ``blob.size`` bytes.
+        """The blob in order from byte ``start`` on, not checked by digest but never beyond ``blob.size``.
 
         Use it inside ``contextlib.aclosing``: closing ends every request under way. Without ``mirrors`` only
         the last server is asked, for when a mirror's bytes were wrong. Errors as for :meth:`resolve`.
@@ -103,10 +109,11 @@ class Registry:
         endpoints = await exchange.endpoints(ref.registry, "pull")
         servers = endpoints if mirrors else endpoints[-1:]
         reader = BlobReader(exchange, servers, ref.repository, blob, self._on_source)
-        given = 0
-        if self._config.ranged.connections > 1 and blob.size >= self._config.ranged.threshold_bytes:
+        given = start
+        ranged = self._config.ranged
+        if not start and ranged.connections > 1 and blob.size >= ranged.threshold_bytes:
             try:
-                async with aclosing(read_ranged(reader, self._config.ranged, self._workers)) as chunks:
+                async with aclosing(read_ranged(reader, ranged, self._workers)) as chunks:
                     async for data in chunks:
                         given += len(data)
                         yield data
