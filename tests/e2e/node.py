@@ -46,15 +46,16 @@ class Node:
 
     def install_drop_in(self) -> bool:
         """Let containerd know the handler; True if it was restarted for that."""
-        self._changed = self._drop_in("--mode", "handler", "--install")
-        if self._changed:
+        changed = self._drop_in("install")
+        self._changed = self._changed or changed
+        if changed:
             self.restart_containerd()
-        return self._changed
+        return changed
 
     def remove_drop_in(self) -> None:
         """Take it back."""
         if self._changed:
-            self._drop_in("--uninstall")
+            self._drop_in("remove")
             self._changed = False
             self.restart_containerd()
 
@@ -67,13 +68,12 @@ class Node:
         """As the user said."""
         _run(["bash", "-c", self.options.kubelet_restart], "--kubelet-restart")
 
-    def _drop_in(self, *arguments: str) -> bool:
+    def _drop_in(self, action: str) -> bool:
         options = self.options
-        command: list[str | Path] = [BIN / "imagecachectl", "containerd-config", *arguments]
-        command += ["--config", options.containerd_config]
+        command: list[str | Path] = [BIN / "imagecached", "containerd", action, "--mode", "handler"]
+        command += ["--main", options.containerd_config, "--program", options.containerd_program]
+        command += ["--records", self.folder / "containerd"]
         command += ["--snapshots", options.run / "snapshots.sock", "--root", options.root]
-        if options.containerd_version:
-            command += ["--version", options.containerd_version]
         return _run(command, "the drop-in").split() == ["changed"]
 
     def _containerd_answers(self) -> bool | None:

@@ -31,7 +31,7 @@ class Options:
     containerd_config: Path
     containerd_restart: str
     containerd_socket: Path
-    containerd_version: str
+    containerd_program: str
     kubelet_restart: str
     root: Path
     run: Path
@@ -61,7 +61,7 @@ def parse(arguments: Sequence[str], scenarios: Sequence[str]) -> Options:
         containerd_config=given.containerd_config,
         containerd_restart=given.containerd_restart,
         containerd_socket=given.containerd_socket,
-        containerd_version=given.containerd_version,
+        containerd_program=given.containerd_program,
         kubelet_restart=given.kubelet_restart,
         root=given.root,
         run=given.run,
@@ -120,7 +120,7 @@ def _parser(scenarios: Sequence[str]) -> argparse.ArgumentParser:
     add("--containerd-config", type=Path, default=Path("/etc/containerd/config.toml"), metavar="PATH")
     add("--containerd-restart", default="systemctl restart containerd", metavar="COMMAND")
     add("--containerd-socket", type=Path, default=Path("/run/containerd/containerd.sock"), metavar="PATH")
-    add("--containerd-version", default="", metavar="V", help="where containerd is not on PATH")
+    add("--containerd-program", default="containerd", metavar="FILE", help="if it is not on PATH")
     add("--kubelet-restart", default="", metavar="COMMAND", help="left out: the kubelet is not restarted")
     add("--root", type=Path, default=Path("/var/lib/imagecached-e2e"), help="of the daemon as a process")
     add("--run", type=Path, default=Path("/run/imagecached-e2e"), help="its sockets")

@@ -293,7 +293,15 @@ def test_the_build_finds_what_it_copies() -> None:
     text = (FOLDER / "Dockerfile").read_text()
     ignored = (FOLDER / "Dockerfile.dockerignore").read_text().splitlines()
     kept = {line.removeprefix("!") for line in ignored if line.startswith("!")}
-    for name in ("LICENSE", "README.md", "pyproject.toml", "requirements", "daemon", "daemonset/node-setup"):
+    for name in (
+        "LICENSE",
+        "README.md",
+        "pyproject.toml",
+        "requirements",
+        "daemon",
+        "daemonset/node-setup",
+        "daemonset/host-containerd",
+    ):
         assert name in kept
         assert (PROJECT / name).exists()
     installs = re.findall(r"pip (?:--python \S+ )?install (.*?)&&", text.replace("\\\n", ""))
@@ -301,7 +309,7 @@ def test_the_build_finds_what_it_copies() -> None:
     assert installs
 
 
-@pytest.mark.parametrize("script", ["install", "uninstall", "node-setup"])
+@pytest.mark.parametrize("script", ["install", "uninstall", "node-setup", "host-containerd"])
 def test_scripts_are_whole(script: str) -> None:
     """bash reads them to the end, and they may be run."""
     path = FOLDER / script

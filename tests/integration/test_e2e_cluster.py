@@ -1,0 +1,123 @@
+"""scripts/e2e-cluster from one end to the other: emulated API server, real controller, daemon and containerd.
+
+Of a cluster only the API server and the kubelet are stand-ins.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.e2e import __main__ as e2e
+from tests.e2e import world as worlds
+from tests.e2e.scenarios import FIRST, LAST, MIDDLE
+from tests.support.apiserver import ApiServer
+from tests.support.apiserver_thread import Served, served
+from tests.support.containerd import CONTAINERD2, Containerd, serve_containerd
+from tests.support.demo import base_layer
+from tests.support.images import ImageFolder
+from tests.support.kubelet import kubelet
+from tests.support.nodes import push_pause
+from tests.support.registry import Registry
+from tests.support.tars import file, tar
+
+pytestmark = [
+    pytest.mark.root,
+    pytest.mark.containerd,
+    pytest.mark.containerd2,
+    pytest.mark.timeout(600),
+]
+
+
+@contextmanager
+def _restarts(containerd: Containerd, folder: Path) -> Iterator[str]:
+    """A command that restarts this containerd, which is a child of ours."""
+    asked, done = folder / "asked", folder / "done"
+    for path in (asked, done):
+        os.mkfifo(path)
+    stop = threading.Event()
+
+    def serve() -> None:
+        while True:
+            asked.read_text()
+            if stop.is_set():
+                return
+            containerd.stop()
+            containerd.start()
+            done.write_text("")
+
+    thread = threading.Thread(target=serve, daemon=True)
+    thread.start()
+    try:
+        yield f"echo >{asked} && cat {done}"
+    finally:
+        stop.set()
+        asked.write_text("end")
+        thread.join(30)
+
+
+@pytest.fixture
+def node(registry: Registry, tmp_path: Path) -> Iterator[Containerd]:
+    """A containerd with CRI that has never heard of us."""
+    pause = push_pause(registry, tmp_path / "pause")
+    with serve_containerd(plain_http=[registry.address], programs=CONTAINERD2, pause=pause) as containerd:
+        yield containerd
+
+
+@pytest.fixture
+def api(node: Containerd, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Served]:
+    """A cluster of that one node."""
+    with served(ApiServer()) as running:
+        monkeypatch.setenv("KUBECONFIG", str(running.server.kubeconfig(tmp_path / "kubeconfig")))
+        with running.beside(kubelet(running.server, node.socket, node.directory / "logs", "n1")):
+            yield running
+
+
+def _images(registry: Registry, directory: Path) -> Iterator[str]:
+    """Three that share their first layer and run until they are ended."""
+    folder = ImageFolder(directory)
+    base = base_layer(folder)
+    for name in ("e2e/web:1", "e2e/tool:1", "e2e/other:1"):
+        own = folder.layer(tar(file("etc/motd", name.encode() * 1000)))
+        image = folder.image([base, own], {"Entrypoint": ["/usr/bin/sleep", "inf"], "Env": ["PATH=/usr/bin"]})
+        folder.push(image, registry.reference(name))
+        yield registry.reference(name)
+
+
+def _arguments(node: Containerd, registry: Registry, folder: Path, restart: str) -> list[str]:
+    return [
+        "--node-process",
+        "--images", ",".join(_images(registry, folder)),
+        "--plain-http", registry.address,
+        "--containerd-config", str(node.config),
+        "--containerd-socket", str(node.socket),
+        "--containerd-program", str(CONTAINERD2 / "containerd"),
+        "--containerd-restart", restart,
+        "--root", str(node.directory / "ours"),
+        "--run", str(node.directory / "run"),
+        "--patience", "60",
+    ]  # fmt: skip
+
+
+def test_every_scenario_passes_and_nothing_is_left(
+    api: Served,
+    node: Containerd,
+    registry: Registry,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """From install to uninstall: no line says FAIL, and none of the scenarios is left out."""
+    monkeypatch.setattr(worlds, "_MAKER_SECONDS", 0.5)  # nothing makes pods of Deployments here, we know
+    with _restarts(node, tmp_path) as restart:
+        code = e2e.main(_arguments(node, registry, tmp_path / "images", restart))
+    said = capsys.readouterr().out
+    assert "FAIL" not in said, said
+    assert code == 0
+    tried = {line.split()[1] for line in said.splitlines() if line.startswith("ok ")}
+    assert {*FIRST, *MIDDLE, *LAST} <= tried, said
