@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import random
+import signal
 from collections.abc import Awaitable, Callable, Hashable, Iterator
 from functools import partial
 from typing import Generic, ParamSpec, TypeVar
@@ -17,6 +18,16 @@ from typing import Generic, ParamSpec, TypeVar
 P = ParamSpec("P")
 T = TypeVar("T")
 K = TypeVar("K", bound=Hashable)
+
+
+async def asked_to_stop() -> None:
+    """Until SIGTERM or SIGINT; the second one ends the process at once."""
+    loop, asked = asyncio.get_running_loop(), asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, asked.set)
+    await asked.wait()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.remove_signal_handler(number)
 
 
 async def finish(function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:

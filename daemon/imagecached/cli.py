@@ -1,4 +1,4 @@
-"""The command line of ``imagecached``: serve, config, version, and doctor for a host without a daemon.
+"""The command line of ``imagecached``: serve, controller, config, version; doctor for a host without daemon.
 
 The only place of the daemon that reads argv and turns errors into exit codes. Each command imports what
 it needs.
@@ -49,6 +49,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     for name, command, summary in (
         ("serve", _serve, "run the node daemon"),
+        ("controller", _controller, "run the cluster's controller and admission webhook"),
         ("config", _config, "print the effective configuration, every key with its meaning"),
         ("doctor", _doctor, "examine this host and print the findings as JSON"),
     ):
@@ -71,6 +72,15 @@ def _serve(chosen: argparse.Namespace) -> int:
 
     start_logging(config.log.level, config.log.format)
     return daemon.serve(config)
+
+
+def _controller(chosen: argparse.Namespace) -> int:
+    config = _configuration(chosen)
+    from imagecached import controller
+    from imagecached.telemetry import start_logging
+
+    start_logging(config.log.level, config.log.format)
+    return controller.serve(config)
 
 
 def _config(chosen: argparse.Namespace) -> int:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import signal
 import time
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from dataclasses import dataclass
@@ -250,12 +249,7 @@ async def _watchdog() -> None:
 
 async def _stop_on_signal() -> None:
     """End the group at SIGTERM or SIGINT; the second one ends the process at once."""
-    loop, asked = asyncio.get_running_loop(), asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, asked.set)
-    await asked.wait()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.remove_signal_handler(number)
+    await aio.asked_to_stop()
     notify("STOPPING=1")
     log.info("stopping")
     raise _Stop

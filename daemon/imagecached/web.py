@@ -8,17 +8,23 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from typing import Final
+from typing import Final, Protocol
 
 from aiohttp import web
 
 from imagecached.errors import FailedPrecondition
-from imagecached.telemetry import Metrics
 
 _GRACE_SECONDS: Final = 1.0
 
 
-def application(metrics: Metrics, why_not_ready: Callable[[], str | None]) -> web.Application:
+class Exposed(Protocol):
+    """Metrics, of whatever process."""
+
+    def exposition(self, accept: str = "") -> tuple[bytes, str]:
+        """The scrape's body and its content type."""
+
+
+def application(metrics: Exposed, why_not_ready: Callable[[], str | None]) -> web.Application:
     """The three pages; ``why_not_ready`` returns None when ready."""
 
     async def scrape(request: web.Request) -> web.Response:

@@ -131,3 +131,32 @@ def test_the_unforeseen_ends_in_one_line(
     monkeypatch.setattr(cli, "render", broken)
     assert cli.main(["config"]) == 1
     assert capsys.readouterr().err == "imagecached: internal error: ZeroDivisionError: never mind\n"
+
+
+def test_the_controller_is_given_its_configuration(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Its sections come from the same file and environment as the daemon's."""
+    from imagecached import controller
+
+    given: list[Config] = []
+
+    def serve(config: Config) -> int:
+        given.append(config)
+        return 0
+
+    monkeypatch.setattr(controller, "serve", serve)
+    monkeypatch.setenv("IMAGECACHED_CONTROLLER__ROLLOUT_NODES", "7")
+    file = tmp_path / "a.toml"
+    file.write_text('[kubernetes]\nkubeconfig = "/k"\n')
+    assert cli.main(["controller", "--config", str(file)]) == 0
+    assert (given[0].controller.rollout_nodes, given[0].kubernetes.kubeconfig) == (7, "/k")
+
+
+def test_lease_times_must_fit_together(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A leader that renews for longer than it is believed would meet a second one."""
+    file = tmp_path / "a.toml"
+    file.write_text("[controller]\nlease_renew_seconds = 20.0\n")
+    assert cli.main(["config", "--config", str(file)]) == 2
+    assert (
+        "controller.lease_*: expected retry < renew < lease_seconds, got 2.0, 20.0 and 15.0"
+        in capsys.readouterr().err
+    )

@@ -227,6 +227,77 @@ class LimitsSection(msgspec.Struct, frozen=True, kw_only=True):
     pax_bytes: Annotated[int, _says("One PAX header, GNU long name or sparse map.", ge=4 * KiB)] = MiB
 
 
+class KubernetesSection(msgspec.Struct, frozen=True, kw_only=True):
+    """The cluster, where there is one."""
+
+    node: Annotated[
+        str,
+        _says(
+            "The name of this machine's Node object, whose ImageCaches are kept ready; empty = no cluster."
+        ),
+    ] = ""
+    kubeconfig: Annotated[
+        str,
+        _says(
+            "How the API server is reached; empty = by the pod's service account, else by KUBECONFIG.",
+            form="an absolute path or an empty string",
+        ),
+    ] = ""
+
+
+class ControllerSection(msgspec.Struct, frozen=True, kw_only=True):
+    """The cluster's controller (imagecached controller)."""
+
+    namespace: Annotated[str, _says("Where the controller, its Lease and its Secret live.")] = (
+        "imagecached-system"
+    )
+    address: Annotated[
+        str,
+        _says(
+            "Address of the admission webhook; empty = none.",
+            form="host:port, [IPv6]:port or an empty string",
+        ),
+    ] = "0.0.0.0:9443"
+    workers: Annotated[int, _says("ImageCaches worked on at the same time.", ge=1, le=64)] = 8
+    rollout_nodes: Annotated[int, _says("Nodes that fetch one ImageCache at the same time.", ge=1)] = 20
+    rollout_percent: Annotated[
+        int, _says("The same as a share of its nodes; the greater of the two counts.", ge=0, le=100)
+    ] = 5
+    node_patience_seconds: Annotated[
+        float,
+        _says("A node that reports nothing new of a build for so long is not waited for.", ge=10, le=86400),
+    ] = 900.0
+    resolve_patience_seconds: Annotated[
+        float,
+        _says(
+            "How long a registry that cannot be asked is asked again before a build fails.",
+            ge=0,
+            le=7 * 86400,
+        ),
+    ] = 1800.0
+    drift_interval_seconds: Annotated[
+        float,
+        _says(
+            "Time between two looks at what tags of ready ImageCaches name now; 0 = never.",
+            ge=0,
+            le=30 * 86400,
+        ),
+    ] = 21600.0
+    manual_caches: Annotated[
+        int, _says("ImageCaches made by people; beyond, those that allow it go.", ge=1, le=10000)
+    ] = 500
+    automatic_caches: Annotated[
+        int, _says("ImageCaches made for pods; beyond, the longest unused go.", ge=0, le=10000)
+    ] = 25
+    lease_seconds: Annotated[float, _says("How long a leader that is silent is believed.", ge=1, le=600)] = (
+        15.0
+    )
+    lease_renew_seconds: Annotated[
+        float, _says("How long a leader that cannot renew its Lease goes on leading.", ge=0.5, le=600)
+    ] = 10.0
+    lease_retry_seconds: Annotated[float, _says("Time between two looks at the Lease.", ge=0.1, le=60)] = 2.0
+
+
 class LogSection(msgspec.Struct, frozen=True, kw_only=True):
     """What is written to standard error."""
 
@@ -249,6 +320,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     pull: PullSection = PullSection()
     store: StoreSection = StoreSection()
     limits: LimitsSection = LimitsSection()
+    kubernetes: KubernetesSection = KubernetesSection()
+    controller: ControllerSection = ControllerSection()
     log: LogSection = LogSection()
 
 
@@ -271,6 +344,8 @@ def check_meaning(section: str, key: str, value: Any) -> None:
         raise ValueError("too long for a unix socket")
     if section in ("snapshotter", "containerd") and key == "socket" and value and not value.startswith("/"):
         raise ValueError("not an absolute path")
+    if key == "kubeconfig" and value and not value.startswith("/"):
+        raise ValueError("not an absolute path")
     if section == "containerd" and key in ("namespaces", "snapshotter"):
         for name in (value,) if isinstance(value, str) else value:
             if not _IDENTIFIER.fullmatch(name) or len(name) > _IDENTIFIER_LENGTH:
@@ -286,10 +361,14 @@ def check_together(config: Config) -> None:
         raise ValueError("containerd.socket: expected snapshotter.socket with it, got none")
     if config.containerd.socket and not config.containerd.namespaces:
         raise ValueError("containerd.namespaces: expected at least one")
+    lease = config.controller
+    if not lease.lease_retry_seconds < lease.lease_renew_seconds < lease.lease_seconds:
+        found = f"{lease.lease_retry_seconds}, {lease.lease_renew_seconds} and {lease.lease_seconds}"
+        raise ValueError(f"controller.lease_*: expected retry < renew < lease_seconds, got {found}")
 
 
 def split_address(address: str) -> tuple[str, int] | None:
-    """Host and port of ``http.address``; None for the empty string. ValueError for anything else."""
+    """Host and port of an ``address``; None for the empty string. ValueError for anything else."""
     if not address:
         return None
     match = _ADDRESS.fullmatch(address)

@@ -89,6 +89,11 @@ class Caches:
         self._silent: dict[str, set[str]] = {}
         self._drift: dict[str, float] = {}
 
+    @property
+    def waiting(self) -> int:
+        """Caches that wait for a look, or are looked at."""
+        return len(self._queue)
+
     def see(self, name: str, known: Known | None) -> None:
         """The object called ``name`` is like this now, None if it is gone."""
         before = self.known.get(name)

@@ -1,0 +1,181 @@
+"""The composition root of ``imagecached controller``: builds every part, runs them in one TaskGroup, stops in
+order.
+
+Parsing, protocol and policy live elsewhere. One replica leads. Invariants: every task
+belongs to the one group; a service that ends stops all; the Lease is released after the leader's work has
+ended; the process keeps no state of its own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import socket
+import uuid
+from collections import Counter
+from collections.abc import Mapping
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Final
+
+from imagecached import aio, memory, web
+from imagecached.config import Config, ControllerSection, split_address
+from imagecached.imagecache import Quota
+from imagecached.kube.client import Cluster
+from imagecached.kube.controller import Election, Leader, Settings, Terms
+from imagecached.kube.recorder import Recorder
+from imagecached.notify import notify
+from imagecached.registry import Patience, Registry, RegistryConfig
+from imagecached.telemetry import ClusterMetrics, ClusterReadings
+
+log = logging.getLogger(__name__)
+
+_COMPONENT: Final = "imagecached-controller"
+_LEASE: Final = "imagecached-controller"
+
+
+class _Stop(Exception):
+    """A signal asked us to end. Never leaves this module."""
+
+
+@dataclass(slots=True)
+class Parts:
+    """Everything that lives as long as the process; ``leader`` while we lead."""
+
+    config: Config
+    cluster: Cluster
+    registry: Registry
+    recorder: Recorder
+    election: Election
+    metrics: ClusterMetrics
+    leader: Leader | None = field(default=None)
+
+
+def serve(config: Config, environ: Mapping[str, str] = os.environ) -> int:
+    """Run until SIGTERM or SIGINT; 0 then.
+
+    Raises the error classes for what keeps the controller from running.
+    """
+    memory.keep_freed()
+    asyncio.run(_serve(config, environ))
+    return 0
+
+
+async def _serve(config: Config, environ: Mapping[str, str]) -> None:
+    async with AsyncExitStack() as stack:
+        parts = await _build(config, environ, stack)
+        parts.metrics.watch(partial(_readings, parts))
+        faults: list[Exception] = []
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(_stop_on_signal(), name="signals")
+                await _run_services(parts, group)
+        except ExceptionGroup as errors:
+            faults = [error for error in aio.leaves(errors) if not isinstance(error, _Stop)]
+        if faults:
+            raise faults[0]
+        log.info("stopped")
+
+
+async def _build(config: Config, environ: Mapping[str, str], stack: AsyncExitStack) -> Parts:
+    """Open what the services need, in order; the ``stack`` closes it in reverse."""
+    section, metrics = config.controller, ClusterMetrics()
+    identity = f"{environ.get('POD_NAME') or socket.gethostname()}_{uuid.uuid4()}"
+    kubeconfig = Path(config.kubernetes.kubeconfig) if config.kubernetes.kubeconfig else None
+    cluster = await stack.enter_async_context(
+        Cluster.open(kubeconfig, manager=_COMPONENT, on_request=metrics.requested)
+    )
+    registry = await stack.enter_async_context(Registry(_registry_config(config)))
+    recorder = Recorder(cluster, _COMPONENT, identity)
+    election = Election(
+        cluster, identity, name=_LEASE, namespace=section.namespace, terms=_settings(section).terms
+    )
+    return Parts(config, cluster, registry, recorder, election, metrics)
+
+
+async def _run_services(parts: Parts, group: asyncio.TaskGroup) -> None:
+    """Open the doors and keep them open until the group is cancelled."""
+    group.create_task(parts.recorder.run(), name="events")
+    async with AsyncExitStack() as doors:
+        if (listen := split_address(parts.config.http.address)) is not None:
+            pages = web.application(parts.metrics, partial(_why_not_ready, parts))
+            await doors.enter_async_context(web.serve(pages, *listen))
+        notify("READY=1")
+        log.info("started", extra={"namespace": parts.config.controller.namespace})
+        await parts.election.run(partial(_lead, parts))
+
+
+async def _lead(parts: Parts) -> None:
+    """One term of leading."""
+    settings = _settings(parts.config.controller)
+    leader = parts.leader = Leader(parts.cluster, parts.registry, parts.recorder, settings)
+    try:
+        await leader.run()
+    finally:
+        parts.leader = None
+        memory.give_back()
+
+
+async def _stop_on_signal() -> None:
+    """End the group at SIGTERM or SIGINT."""
+    await aio.asked_to_stop()
+    notify("STOPPING=1")
+    log.info("stopping")
+    raise _Stop
+
+
+def _why_not_ready(parts: Parts) -> str | None:
+    """A follower is ready to lead; a leader is when it knows the cluster."""
+    return None if parts.leader is None else parts.leader.problem
+
+
+def _settings(section: ControllerSection) -> Settings:
+    return Settings(
+        namespace=section.namespace,
+        lease=_LEASE,
+        terms=Terms(section.lease_seconds, section.lease_renew_seconds, section.lease_retry_seconds),
+        workers=section.workers,
+        rollout_nodes=section.rollout_nodes,
+        rollout_percent=section.rollout_percent,
+        node_patience=section.node_patience_seconds,
+        resolve_patience=section.resolve_patience_seconds,
+        drift=section.drift_interval_seconds,
+        quota=Quota(section.manual_caches, section.automatic_caches),
+    )
+
+
+def _registry_config(config: Config) -> RegistryConfig:
+    """As the node daemon's: both must find the same image, though only documents are fetched here."""
+    section = config.registry
+    return RegistryConfig(
+        certs_dirs=section.certs_dirs,
+        auth_files=section.auth_files,
+        plain_http=section.plain_http,
+        insecure=section.insecure,
+        patience=Patience(
+            attempts=section.attempts,
+            connect_seconds=section.connect_timeout_seconds,
+            read_seconds=section.read_timeout_seconds,
+        ),
+    )
+
+
+def _readings(parts: Parts) -> ClusterReadings:
+    """What the gauges show now."""
+    leader = parts.leader
+    if leader is None:
+        return ClusterReadings()
+    census, known = leader.census, leader.caches.known
+    return ClusterReadings(
+        leading=True,
+        caches=Counter(each.status.phase for each in known.values()),
+        nodes={
+            "all": len(census.nodes),
+            "up": sum(node.up for node in census.nodes.values()),
+            "reporting": len(census.reports),
+        },
+        waiting=leader.caches.waiting,
+    )
