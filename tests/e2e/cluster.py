@@ -14,7 +14,7 @@ from typing import Any, Final, NamedTuple, TypeVar
 
 import httpx2 as httpx
 from lightkube.config.client_adapter import Client, ConnectionParams
-from lightkube.config.kubeconfig import KubeConfig
+from lightkube.config.kubeconfig import KubeConfig, SingleConfig
 from lightkube.core.exceptions import ConfigError
 
 from tests.e2e.report import Failed
@@ -24,6 +24,7 @@ T = TypeVar("T")
 
 _REQUEST_SECONDS: Final = 30.0
 _POLL_SECONDS: Final = 0.25
+_TOKEN_SECONDS: Final = 6 * 3600
 _MANAGER: Final = "imagecached-install"
 _TABLE: Final = "application/json;as=Table;v=v1;g=meta.k8s.io"
 _PASSING: Final = frozenset({429, 500, 502, 503, 504})
@@ -52,6 +53,7 @@ class Cluster:
     """The cluster that KUBECONFIG, or the account of this pod, leads to."""
 
     http: httpx.Client
+    config: SingleConfig
     warnings: list[str] = field(default_factory=list)
     _plurals: dict[Kind, tuple[str, bool]] = field(default_factory=dict)
 
@@ -62,7 +64,8 @@ class Cluster:
         if config is None:
             raise ConfigError("the kubeconfig has no current context")
         # A proxy for registries is not one for the API server, unless the kubeconfig says so.
-        return cls(Client(config, ConnectionParams(timeout=httpx.Timeout(_REQUEST_SECONDS), trust_env=False)))
+        parameters = ConnectionParams(timeout=httpx.Timeout(_REQUEST_SECONDS), trust_env=False)
+        return cls(Client(config, parameters), config)
 
     def version(self) -> tuple[int, int]:
         """Of Kubernetes."""
@@ -142,6 +145,29 @@ class Cluster:
                 event = json.loads(line)
                 if event["type"] in ("ADDED", "MODIFIED"):
                     yield event["object"]
+
+    def account_kubeconfig(self, namespace: str, account: str, node: str) -> Document:
+        """A kubeconfig with which a process is this service account, bound to this node if one is named."""
+        path = f"{self._place(Kind('v1', 'ServiceAccount'), namespace)}/{account}/token"
+        spec: Document = {"audiences": [], "expirationSeconds": _TOKEN_SECONDS}
+        request: Document = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": spec}
+        if node:
+            spec["boundObjectRef"] = {"apiVersion": "v1", "kind": "Node", "name": node}
+        token = self._ask("POST", path, body=request)["status"]["token"]
+        given = self.config.cluster
+        cluster: Document = {"server": given.server, "insecure-skip-tls-verify": given.insecure}
+        if given.certificate_auth:
+            cluster["certificate-authority"] = str(self.config.abs_file(given.certificate_auth))
+        if given.certificate_auth_data:
+            cluster["certificate-authority-data"] = given.certificate_auth_data
+        return {
+            "apiVersion": "v1",
+            "kind": "Config",
+            "clusters": [{"name": "e2e", "cluster": cluster}],
+            "users": [{"name": account, "user": {"token": token}}],
+            "contexts": [{"name": "e2e", "context": {"cluster": "e2e", "user": account}}],
+            "current-context": "e2e",
+        }
 
     def identities(self) -> set[tuple[str, str, str]]:
         """Resource, namespace and name of every object, but for those that come and go by themselves."""

@@ -90,6 +90,7 @@ def install(world: World) -> None:
         world.report.ok(
             f"containerd has the drop-in, {'restarted once' if restarted else 'no restart needed'}"
         )
+        _log_in(world, world.node)
         world.node.start_daemon()
         world.report.ok(f"the daemon is ready, {world.node.daemon_resident_bytes() >> 20} MiB resident")
         world.node.start_controller()
@@ -100,6 +101,14 @@ def install(world: World) -> None:
         await_rollout(world)
     _await_webhook(world)
     _await_handler(world)
+
+
+def _log_in(world: World, node: Node) -> None:
+    """Both processes are the accounts that their pods would be, with no more rights."""
+    for process, account in (("daemon", "imagecached-node"), ("controller", "imagecached-controller")):
+        on = node.name if process == "daemon" else ""
+        node.log_in(process, world.cluster.account_kubeconfig(SYSTEM, account, on))
+    world.report.ok("daemon and controller have the rights of their accounts, and no more")
 
 
 def objects(world: World) -> list[Document]:

@@ -15,13 +15,12 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 from urllib.error import URLError
 from urllib.request import urlopen
 
-from tests.e2e.cluster import wait_for
+from tests.e2e.cluster import Document, wait_for
 from tests.e2e.options import Options
 from tests.e2e.report import Failed
 
@@ -96,7 +95,7 @@ class Node:
             "http": {"address": f"127.0.0.1:{self._daemon_http}"},
             "snapshotter": {"socket": str(options.run / "snapshots.sock")},
             "containerd": {"socket": str(options.containerd_socket), "mode": "handler"},
-            "kubernetes": {"node": self.name, "kubeconfig": _kubeconfig()},
+            "kubernetes": {"node": self.name, "kubeconfig": str(self._kubeconfig("daemon"))},
             "registry": {"plain_http": list(options.plain_http)},
         }
         self._start("daemon", "serve", sections, self._daemon_http)
@@ -106,10 +105,19 @@ class Node:
         sections: dict[str, dict[str, Any]] = {
             "http": {"address": f"127.0.0.1:{self._controller_http}"},
             "controller": {"address": f"127.0.0.1:{self.webhook_port}"},
-            "kubernetes": {"kubeconfig": _kubeconfig()},
+            "kubernetes": {"kubeconfig": str(self._kubeconfig("controller"))},
             "registry": {"plain_http": list(self.options.plain_http)},
         }
         self._start("controller", "controller", sections, self._controller_http)
+
+    def log_in(self, process: str, kubeconfig: Document) -> None:
+        """How the ``daemon`` or the ``controller`` reaches the cluster from its next start on."""
+        path = self._kubeconfig(process)
+        path.touch(mode=0o600)
+        path.write_text(json.dumps(kubeconfig))  # JSON is YAML, too
+
+    def _kubeconfig(self, process: str) -> Path:
+        return self.folder / f"{process}.kubeconfig"
 
     def kill_daemon(self) -> None:
         """As the kernel does when memory runs out."""
@@ -237,13 +245,6 @@ def _run(command: list[str | Path], what: str) -> str:
         shown = " ".join(map(str, command))
         raise Failed(f"{what}: {shown} ended with {done.returncode}: {done.stderr or done.stdout}")
     return done.stdout
-
-
-def _kubeconfig() -> str:
-    for path in os.environ.get("KUBECONFIG", "").split(os.pathsep):
-        with suppress(OSError):
-            return str(Path(path).resolve(strict=True))
-    return str(Path("~/.kube/config").expanduser())
 
 
 def _free_port() -> int:

@@ -16,7 +16,7 @@ import pytest
 from tests.e2e import __main__ as e2e
 from tests.e2e import world as worlds
 from tests.e2e.scenarios import FIRST, LAST, MIDDLE
-from tests.support.apiserver import ApiServer
+from tests.support.apiserver import ApiServer, User
 from tests.support.apiserver_thread import Served, served
 from tests.support.containerd import CONTAINERD2, Containerd, serve_containerd
 from tests.support.demo import base_layer
@@ -71,9 +71,11 @@ def node(registry: Registry, tmp_path: Path) -> Iterator[Containerd]:
 
 @pytest.fixture
 def api(node: Containerd, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Served]:
-    """A cluster of that one node."""
-    with served(ApiServer()) as running:
-        monkeypatch.setenv("KUBECONFIG", str(running.server.kubeconfig(tmp_path / "kubeconfig")))
+    """A cluster of that one node, where roles count."""
+    admin = {"admin": User("admin", ("system:masters",))}
+    with served(ApiServer(rbac=True, tokens=admin)) as running:
+        kubeconfig = running.server.kubeconfig(tmp_path / "kubeconfig", token="admin")
+        monkeypatch.setenv("KUBECONFIG", str(kubeconfig))
         with running.beside(kubelet(running.server, node.socket, node.directory / "logs", "n1")):
             yield running
 

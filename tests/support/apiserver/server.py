@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import re
+import secrets
 import ssl
 import weakref
 from collections.abc import Callable, Iterable, Mapping
@@ -26,6 +28,7 @@ from tests.support.apiserver.storage import Document, Storage, Stored
 from tests.support.apiserver.writes import Writes
 
 MOST_BODY_BYTES = 3 << 20
+_TOKEN_REQUEST = re.compile(r"/api/v1/namespaces/([^/]+)/serviceaccounts/([^/]+)/token")
 _CRDS = ("apiextensions.k8s.io", "customresourcedefinitions")
 ADMIN = User("admin", (MASTERS, "system:authenticated"))
 
@@ -189,6 +192,8 @@ class ApiServer:
             found = discovery.answer(self.paths, request, ready=self.ready)
             if found is not None:
                 return found
+            if asked := _TOKEN_REQUEST.fullmatch(request.path):
+                return await self._issue(request, *asked.groups())
             return await self._call(request, await self._parse(request, user), user)
         except Refused as refused:
             return self._refuse(refused)
@@ -205,6 +210,18 @@ class ApiServer:
         if scheme.lower() != "bearer" or user is None:
             raise refusals.unauthorized()
         return user
+
+    async def _issue(self, request: web.BaseRequest, namespace: str, name: str) -> web.Response:
+        """A TokenRequest: a token for a ServiceAccount, good until the server ends."""
+        place = namespace, name
+        if request.method != "POST" or place not in self.storage.shelf_of("", "serviceaccounts").objects:
+            raise refusals.not_found("", "serviceaccounts", name)
+        token = secrets.token_urlsafe(16)
+        if self.tokens is not None:
+            self.tokens[token] = User.service_account(namespace, name)
+        answer: Document = msgspec.json.decode(await _body(request))
+        answer["status"] = {"token": token, "expirationTimestamp": rules.now()}
+        return _answer(201, msgspec.json.encode(answer), {}, ())
 
     async def _parse(self, request: web.BaseRequest, user: User) -> Call:
         resource, namespace, name, subresource = self.paths.parse(request.path)

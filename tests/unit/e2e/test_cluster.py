@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,8 @@ from tests.e2e.options import Options, parse
 from tests.e2e.report import Failed, Report
 from tests.e2e.scenarios import MIDDLE, columns, schema
 from tests.e2e.world import CACHE, FOLDER, NODE, POD, World, plain_template
-from tests.support.apiserver import ApiServer
-from tests.support.apiserver_thread import Served
+from tests.support.apiserver import ApiServer, User
+from tests.support.apiserver_thread import Served, served
 
 CONFIG_MAP = Kind("v1", "ConfigMap")
 
@@ -91,6 +92,25 @@ def test_a_server_that_is_away_is_asked_again(cluster: Cluster, api: Served) -> 
     api.do(lambda server: server.partition())
     with pytest.raises(Failed, match="cannot be reached"):
         wait_for(lambda: cluster.get(NODE, "n1"), "the node", 0)
+
+
+def test_a_process_can_be_a_service_account(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the kubeconfig made for it, a client has that account's rights and no others."""
+    admin = {"admin": User("admin", ("system:masters",))}
+    with served(ApiServer(rbac=True, tokens=admin)) as api:
+        monkeypatch.setenv("KUBECONFIG", str(api.server.kubeconfig(tmp_path / "admin", token="admin")))
+        cluster = Cluster.from_environment()
+        cluster.create(
+            {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "a", "namespace": "default"}}
+        )
+        file = tmp_path / "account"
+        file.write_text(json.dumps(cluster.account_kubeconfig("default", "a", "n1")))
+        monkeypatch.setenv("KUBECONFIG", str(file))
+        account = Cluster.from_environment()
+        with pytest.raises(Refused, match="system:serviceaccount:default:a"):
+            account.list(POD)
+        for each in (cluster, account):
+            each.http.close()
 
 
 def test_a_foreign_definition_stops_everything(world: World) -> None:
