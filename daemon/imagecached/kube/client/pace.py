@@ -6,6 +6,7 @@ import asyncio
 import random
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 from imagecached.aio import backoff
@@ -18,7 +19,7 @@ class Pace:
     ``request``: one request with its answer. ``watch``: asked of the server for one watch, drawn between
     half of it and the whole. ``silence``: a watch that says nothing, not even a bookmark, is dead.
     ``resync``: a list anew although the watch is well, drawn as above. ``denied``: before asking again what
-    was refused or is not served.
+    was refused or is not served. ``settle``: changes that come together are looked at together.
     """
 
     request: float = 30.0
@@ -28,9 +29,16 @@ class Pace:
     first_wait: float = 0.5
     most_wait: float = 30.0
     denied: float = 60.0
+    settle: float = 0.2
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
     monotonic: Callable[[], float] = time.monotonic
     jitter: random.Random = field(default_factory=random.Random)
+
+    async def within(self, seconds: float, news: Callable[[], Awaitable[None]]) -> None:
+        """Wait for ``news``, at the longest so many seconds."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds if seconds < float("inf") else None):
+                await news()
 
     def drawn(self, seconds: float) -> float:
         """Between half of ``seconds`` and the whole, so that many nodes do not act as one."""
