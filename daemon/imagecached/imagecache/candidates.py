@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Final
 
 from imagecached.imagecache.model import ImageCache
@@ -83,23 +84,44 @@ def pin(reference: Reference, image: ImageStatus) -> str:
 class Candidates:
     """All there are, with an index, so that a pod meets only those that share a repository with it."""
 
-    def __init__(self, candidates: Iterable[Candidate]) -> None:
-        self.all: tuple[Candidate, ...] = tuple(candidates)
-        self._by_repository: dict[str, list[Candidate]] = {}
-        self._by_name = {candidate.cache.name: candidate for candidate in self.all}
-        self._by_name |= {candidate.id: candidate for candidate in self.all}
-        for candidate in self.all:
-            for repository in candidate.repositories | candidate.declared:
-                self._by_repository.setdefault(repository, []).append(candidate)
+    def __init__(self, candidates: Iterable[Candidate] = ()) -> None:
+        self._by_cache_name: dict[str, Candidate] = {}
+        self._by_id: dict[str, Candidate] = {}
+        self._by_repository: dict[str, dict[str, Candidate]] = {}
+        for candidate in candidates:
+            self.put(candidate)
+
+    def put(self, candidate: Candidate) -> None:
+        """This is what is known of the cache of this name from now on."""
+        name = candidate.cache.name
+        self.remove(name)
+        self._by_cache_name[name] = self._by_id[candidate.id] = candidate
+        for repository in candidate.repositories | candidate.declared:
+            self._by_repository.setdefault(repository, {})[name] = candidate
+
+    def remove(self, name: str) -> None:
+        """There is no cache of this name."""
+        candidate = self._by_cache_name.pop(name, None)
+        if candidate is None:
+            return
+        self._by_id.pop(candidate.id, None)
+        for repository in candidate.repositories | candidate.declared:
+            sharing = self._by_repository[repository]
+            sharing.pop(name, None)
+            if not sharing:
+                del self._by_repository[repository]
 
     def named(self, name: str) -> Candidate | None:
         """By id or by name."""
-        return self._by_name.get(name)
+        return self._by_id.get(name) or self._by_cache_name.get(name)
 
-    def sharing(self, references: Iterable[Reference]) -> Sequence[Candidate]:
+    def sharing(self, references: Iterable[Reference]) -> list[Candidate]:
         """Every candidate that serves, or is to serve, a repository of ``references``."""
-        found = (one for reference in references for one in self._by_repository.get(reference.name, ()))
-        return list(dict.fromkeys(found))
+        found = (self._by_repository.get(reference.name, {}).values() for reference in references)
+        return list(dict.fromkeys(chain.from_iterable(found)))
+
+    def __len__(self) -> int:
+        return len(self._by_cache_name)
 
 
 def _keys(images: Iterable[ImageStatus]) -> Iterator[tuple[str, ImageStatus]]:

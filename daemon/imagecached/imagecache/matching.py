@@ -50,22 +50,26 @@ class Verdict:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """``full`` of ``total`` images match in ``chosen``; ``pinned``: image as written →
-    ``repo:tag@digest``, where that differs.
+    """``held``: those of the pod's ``total`` images, as written, that match fully in ``chosen``.
 
-    ``reason`` says why in one sentence, also when there is no cache. ``create``: what to make for the next
-    pod.
+    ``pinned``: image as written → ``repo:tag@digest``, where that differs. ``reason`` says why in one
+    sentence, also when there is no cache. ``create``: what to make for the next pod.
     """
 
     outcome: Outcome
     total: int
     reason: str
     chosen: Candidate | None = None
-    full: int = 0
+    held: tuple[str, ...] = ()
     pinned: Mapping[str, str] = field(default_factory=dict, hash=False)
     verdicts: tuple[Verdict, ...] = ()
     create: Creation | None = None
     warnings: tuple[str, ...] = ()
+
+    @property
+    def full(self) -> int:
+        """How many images match fully."""
+        return len(self.held)
 
     @property
     def refused(self) -> bool:
@@ -120,7 +124,7 @@ def _explicit(pod: PodImages, references: Mapping[str, Reference], chosen: Candi
     reason = f"the pod asks for {chosen.cache.name} ({chosen.id}), which holds {_of(len(hits), total)}"
     verdict = Verdict(chosen.id, chosen.cache.name, len(hits), 0, fits=True, reason="asked for by the pod")
     pinned = _pinned(hits, references)
-    return Decision("explicit", total, reason, chosen, len(hits), pinned, (verdict,))
+    return Decision("explicit", total, reason, chosen, tuple(hits), pinned, (verdict,))
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,7 +173,7 @@ def _chosen(
 ) -> Decision:
     reason = f"{best.candidate.cache.name} ({best.candidate.id}) holds {_of(best.full, total)}"
     pinned = _pinned(best.hits, references)
-    return Decision(outcome, total, reason, best.candidate, best.full, pinned, verdicts)
+    return Decision(outcome, total, reason, best.candidate, tuple(best.hits), pinned, verdicts)
 
 
 def _pinned(hits: Mapping[str, ImageStatus], references: Mapping[str, Reference]) -> dict[str, str]:
