@@ -51,6 +51,8 @@ MATCH_COUNT: Final = ECI + "imc-match-count-request"
 EXTRA_STORAGE: Final = ECI + "eci-extra-ephemeral-storage"
 CHOSEN_ID: Final = OURS + "cache-id"
 MATCH_DEGREE: Final = OURS + "match-degree"
+AUTO_CREATED: Final = OURS + "auto-created"
+"""Written on a pod: the cache it got, how well it matches, and the cache that is made for the next pod."""
 
 NO_MEANING_HERE: Final = frozenset(
     ECI + name

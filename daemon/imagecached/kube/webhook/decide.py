@@ -1,0 +1,224 @@
+"""What becomes of a pod that asks for a cache, and what is to be done about it besides. Pure.
+
+* An explicit id that is unknown or does not serve refuses the pod; the message names cache and phase.
+* Automatic matching never refuses: where it cannot help, the pod stays as it came.
+* A pod that is bound to a node that may lack our runtime handler, that has another RuntimeClass, or that is
+  not for Linux, keeps its way of starting.
+* A dry run gets the same answer, and nothing is done besides.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from imagecached.errors import InvalidInput
+from imagecached.imagecache import (
+    Candidates,
+    Creation,
+    Decision,
+    ImageCache,
+    Limits,
+    PodImages,
+    match_indexed,
+)
+from imagecached.imagecache import annotations as keys
+from imagecached.kube.recorder import About, EventType
+from imagecached.kube.webhook.patch import pod_patch
+from imagecached.kube.webhook.review import Answer, Request
+
+PREFIX: Final = "[eci.imagecache] "
+"""Every message of a pod's event begins with it, as ECI's do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """How this cluster wants it.
+
+    ``exempt``: namespaces whose pods are never touched. ``has_handler``: does this node have our runtime
+    handler? Asked only for pods that are bound to one node.
+    """
+
+    runtime_class: str = "imagecached"
+    exempt: frozenset[str] = frozenset({"kube-system", "imagecached-system"})
+    limits: Limits = field(default_factory=Limits)
+    has_handler: Callable[[str], bool] = lambda _node: False
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """A Kubernetes Event to write."""
+
+    about: About
+    reason: str
+    message: str
+    kind: EventType = "Normal"
+
+
+@dataclass(frozen=True, slots=True)
+class Admitted:
+    """The answer, and what is to be done once it is given. ``outcome`` is one word, for metrics."""
+
+    answer: Answer
+    outcome: str
+    matched: ImageCache | None = None
+    create: Creation | None = None
+    tell: tuple[Told, ...] = ()
+
+
+UNTOUCHED: Final = Admitted(Answer(), "untouched")
+
+
+def decide(request: Request, candidates: Candidates, rules: Rules) -> Admitted:
+    """The answer to a pod's creation."""
+    if request.kind != "Pod" or request.operation != "CREATE" or request.namespace in rules.exempt:
+        return UNTOUCHED
+    try:
+        pod = PodImages.of(_pod(request))
+    except InvalidInput:
+        return UNTOUCHED  # the API server says better what is wrong with it
+    if not pod.explicit and not pod.auto:
+        return Admitted(Answer(warnings=_warnings(pod.warnings)), "untouched")
+    decision = match_indexed(pod, candidates, rules.limits)
+    if decision.refused:
+        return _quietly(request, _refused(request, decision))
+    obstacle = _obstacle(request.object.get("spec") or {}, request, rules)
+    if obstacle:
+        return Admitted(Answer(warnings=_warnings((obstacle, *pod.warnings))), "untouched")
+    return _quietly(request, _allowed(request, pod, decision, rules))
+
+
+def is_explicit(request: Request) -> bool:
+    """Does the pod name a cache, so that it must not start without an answer?"""
+    return any(isinstance(request.annotations.get(key), str) for key in keys.EXPLICIT_ID)
+
+
+def observe(request: Request) -> tuple[Told, ...]:
+    """The events of a pod that has name and uid by now: what :func:`decide` wrote on it, in ECI's words."""
+    metadata = request.metadata
+    name, uid = metadata.get("name"), metadata.get("uid")
+    if request.kind != "Pod" or request.operation != "CREATE" or request.dry_run:
+        return ()
+    if not isinstance(name, str) or not isinstance(uid, str) or not name or not uid:
+        return ()
+    return tuple(_events(About("v1", "Pod", name, uid, request.namespace), request.annotations))
+
+
+def _events(pod: About, annotations: Mapping[str, Any]) -> Iterator[Told]:
+    degree, chosen = annotations.get(keys.MATCH_DEGREE), annotations.get(keys.CHOSEN_ID)
+    created = annotations.get(keys.AUTO_CREATED)
+    if isinstance(chosen, str) and isinstance(degree, str):
+        message = f"{PREFIX}image cache {chosen} matches: {degree} images"
+        yield Told(pod, "SuccessfulHitImageCache", message)
+    elif isinstance(degree, str):
+        yield Told(pod, "ImageCacheMissed", f"{PREFIX}no image cache matches: {degree} images", "Warning")
+    if isinstance(created, str):
+        message = f"{PREFIX}image cache {created} is being created for the images of this pod"
+        yield Told(pod, "ImageCacheAutoCreated", message)
+
+
+def _pod(request: Request) -> dict[str, Any]:
+    metadata = {**request.metadata, "namespace": request.namespace}
+    return {**request.object, "kind": "Pod", "metadata": metadata}
+
+
+def _obstacle(spec: Mapping[str, Any], request: Request, rules: Rules) -> str:
+    """Why the pod cannot start from prepared snapshots, whatever is cached; empty if it can."""
+    other = spec.get("runtimeClassName")
+    if other and other != rules.runtime_class:
+        return f"image caches are not used: the pod has RuntimeClass {other}, not {rules.runtime_class}"
+    if _system(spec) not in ("", "linux"):
+        return f"image caches are not used: they are for linux, not for {_system(spec)}"
+    if "kubernetes.io/config.mirror" in request.annotations:
+        return "image caches are not used for static pods"
+    node = _bound_to(spec)
+    if node and not rules.has_handler(node):
+        return f"image caches are not used: the pod is bound to node {node}, which lacks the runtime handler"
+    return ""
+
+
+def _system(spec: Mapping[str, Any]) -> str:
+    system = spec.get("os")
+    named = system.get("name") if isinstance(system, Mapping) else None
+    selector = spec.get("nodeSelector")
+    chosen = selector.get("kubernetes.io/os") if isinstance(selector, Mapping) else None
+    return str(named or chosen or "")
+
+
+def _bound_to(spec: Mapping[str, Any]) -> str:
+    """The one node that the pod can run on: named, or required as the pods of a DaemonSet do."""
+    if spec.get("nodeName"):
+        return str(spec["nodeName"])
+    for level in ("affinity", "nodeAffinity", "requiredDuringSchedulingIgnoredDuringExecution"):
+        found = spec.get(level)
+        spec = found if isinstance(found, Mapping) else {}
+    terms = spec.get("nodeSelectorTerms")
+    if not isinstance(terms, list) or len(terms) != 1 or not isinstance(terms[0], Mapping):
+        return ""
+    for one in terms[0].get("matchFields") or ():
+        values = one.get("values") or ()
+        if (one.get("key"), one.get("operator"), len(values)) == ("metadata.name", "In", 1):
+            return str(values[0])
+    return ""
+
+
+def _refused(request: Request, decision: Decision) -> Admitted:
+    unknown = decision.outcome == "not-found"
+    reason = "ImageCacheNotFound" if unknown else "ImageCacheNotComplete"
+    answer = Answer(
+        allowed=False,
+        warnings=_warnings(decision.warnings),
+        audit={"decision": decision.reason},
+        reason=reason,
+        message=decision.reason,
+    )
+    told = Told(_owner(request), reason, PREFIX + decision.reason, "Warning" if unknown else "Normal")
+    return Admitted(answer, decision.outcome, tell=(told,) if told.about.name else ())
+
+
+def _allowed(request: Request, pod: PodImages, decision: Decision, rules: Rules) -> Admitted:
+    chosen, created = decision.chosen, decision.create
+    annotations = {keys.MATCH_DEGREE: decision.degree}
+    if chosen:
+        annotations[keys.CHOSEN_ID] = chosen.id
+    if created:
+        annotations[keys.AUTO_CREATED] = created.name
+    patch = pod_patch(
+        request.object,
+        pinned=decision.pinned,
+        annotations=annotations,
+        runtime_class=rules.runtime_class if chosen else "",
+        cache_id=chosen.id if chosen else "",
+    )
+    warnings = _warnings((*decision.warnings, *_always(pod, decision)))
+    answer = Answer(patch=patch, warnings=warnings, audit={"decision": decision.reason})
+    return Admitted(answer, decision.outcome, chosen.cache if chosen else None, created)
+
+
+def _always(pod: PodImages, decision: Decision) -> Iterator[str]:
+    for image in pod.always:
+        if image in decision.held:
+            yield (
+                f"{image} has imagePullPolicy Always: the registry is asked at every start although the image "
+                "is cached; IfNotPresent starts without it"
+            )
+
+
+def _quietly(request: Request, admitted: Admitted) -> Admitted:
+    """A dry run has no effect but its answer."""
+    return Admitted(admitted.answer, admitted.outcome) if request.dry_run else admitted
+
+
+def _owner(request: Request) -> About:
+    """Whom to tell of a pod that never came to be: what made it, or else the pod by name."""
+    owners = request.metadata.get("ownerReferences")
+    for owner in owners if isinstance(owners, list) else ():
+        if isinstance(owner, Mapping) and owner.get("controller"):
+            found = (str(owner.get(key, "")) for key in ("apiVersion", "kind", "name", "uid"))
+            return About(*found, request.namespace)
+    return About("v1", "Pod", str(request.metadata.get("name") or ""), "", request.namespace)
+
+
+def _warnings(texts: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(text for text in texts if text)
