@@ -1,6 +1,7 @@
-"""Mutating admission webhooks: which are asked, over real HTTPS, and what their answers do.
+"""Admission webhooks: which are asked, over real HTTPS, and what their answers do.
 
-Reads the MutatingWebhookConfigurations of the storage at each request. Webhooks with a Service are reached
+Reads the webhook configurations of the storage at each request. Mutating webhooks see a new object before it
+has a uid or a generated name, validating ones as it will be stored. Webhooks with a Service are reached
 where :attr:`Admission.services` says that the service listens.
 """
 
@@ -25,8 +26,9 @@ from tests.support.apiserver.selectors import matches_labels
 from tests.support.apiserver.storage import Storage
 
 Document = dict[str, Any]
-_CONFIGURATIONS = ("admissionregistration.k8s.io", "mutatingwebhookconfigurations")
-_EXEMPT_GROUP = "admissionregistration.k8s.io"  # never sent to a webhook, or none could be repaired
+_GROUP = "admissionregistration.k8s.io"  # its objects are never sent to a webhook, or none could be repaired
+_MUTATING = "mutatingwebhookconfigurations"
+_VALIDATING = "validatingwebhookconfigurations"
 _MOST_ANSWER_BYTES = 4 << 20
 
 
@@ -49,7 +51,7 @@ class _Failed(Exception):
 
 
 class Admission:
-    """Calls webhooks; :meth:`admit` is what the writing verbs use."""
+    """Calls webhooks; :meth:`admit` and :meth:`validate` are what the writing verbs use."""
 
     def __init__(self, storage: Storage) -> None:
         self._storage = storage
@@ -66,7 +68,7 @@ class Admission:
         self, call: Call, operation: str, document: Document | None, old: Document | None
     ) -> Document:
         """The object as the webhooks want it; a refusal when one denies it, or fails and must not."""
-        hooks = [hook for hook in self._hooks(call, operation) if self._selected(hook, call, document, old)]
+        hooks = self._chosen(_MUTATING, call, operation, document, old)
         result = document if document is not None else {}
         changed_after: dict[str, bool] = {}
         for hook in hooks:
@@ -82,10 +84,24 @@ class Admission:
                 result = await self._ask(hook, call, operation, result, old)
         return result
 
-    def _hooks(self, call: Call, operation: str) -> Iterator[_Hook]:
-        if call.resource.group == _EXEMPT_GROUP:
+    async def validate(
+        self, call: Call, operation: str, document: Document | None, old: Document | None
+    ) -> None:
+        """A refusal when a validating webhook denies the object, or fails and must not."""
+        for hook in self._chosen(_VALIDATING, call, operation, document, old):
+            if document is None or self._conditions_hold(hook, call, operation, document, old):
+                await self._ask(hook, call, operation, document or {}, old)
+
+    def _chosen(
+        self, plural: str, call: Call, operation: str, document: Document | None, old: Document | None
+    ) -> list[_Hook]:
+        hooks = self._hooks(plural, call, operation)
+        return [hook for hook in hooks if self._selected(hook, call, document, old)]
+
+    def _hooks(self, plural: str, call: Call, operation: str) -> Iterator[_Hook]:
+        if call.resource.group == _GROUP:
             return
-        shelf = self._storage.shelf_of(*_CONFIGURATIONS)
+        shelf = self._storage.shelf_of(_GROUP, plural)
         for place in sorted(shelf.objects):
             for document in shelf.objects[place].document.get("webhooks", ()):
                 if any(_rule_fits(rule, call, operation) for rule in document.get("rules", ())):

@@ -119,7 +119,8 @@ def _with(**properties: Any) -> dict[str, Any]:
 
 
 _AGE: Final = Column("Age", "string", ".metadata.creationTimestamp")
-_HOOKS: Final = "mutatingwebhookconfigurations"
+_MUTATING: Final = "mutatingwebhookconfigurations"
+_VALIDATING: Final = "validatingwebhookconfigurations"
 
 BUILT_IN: Final = (
     Resource("", "v1", "namespaces", "Namespace", short_names=("ns",), status=True, counted=False,
@@ -155,7 +156,9 @@ BUILT_IN: Final = (
              schema=_with(rules=_ATOMIC), columns=(_AGE,)),
     Resource("rbac.authorization.k8s.io", "v1", "clusterrolebindings", "ClusterRoleBinding", counted=False,
              schema=_with(subjects=_ATOMIC), columns=(_AGE,)),
-    Resource("admissionregistration.k8s.io", "v1", _HOOKS, "MutatingWebhookConfiguration",
+    Resource("admissionregistration.k8s.io", "v1", _MUTATING, "MutatingWebhookConfiguration",
+             schema=_with(webhooks=_by("name")), columns=(_AGE,)),
+    Resource("admissionregistration.k8s.io", "v1", _VALIDATING, "ValidatingWebhookConfiguration",
              schema=_with(webhooks=_by("name")), columns=(_AGE,)),
     # Stored and never asked: what they would refuse is not emulated.
     Resource("admissionregistration.k8s.io", "v1", "validatingadmissionpolicies", "ValidatingAdmissionPolicy",

@@ -84,20 +84,29 @@ def _check_meta_types(meta: Any) -> None:
             )
 
 
-def born(resource: Resource, document: Document) -> Document:
-    """What create adds and takes away, before admission."""
+def conceived(resource: Resource, document: Document) -> Document:
+    """What create takes away before mutating admission, which sees neither uid nor a generated name."""
     meta = document["metadata"]
     if meta.get("resourceVersion"):
         raise refusals.bad_request("resourceVersion should not be set on objects to be created")
     for key in (
         "uid",
         "generation",
+        "creationTimestamp",
         "deletionTimestamp",
         "deletionGracePeriodSeconds",
         "selfLink",
         "managedFields",
     ):
         meta.pop(key, None)
+    if resource.status and resource.custom:
+        document.pop("status", None)
+    return document
+
+
+def born(resource: Resource, document: Document) -> Document:
+    """What create adds after mutating admission, and before validating admission."""
+    meta = document["metadata"]
     if not meta.get("name") and meta.get("generateName"):
         meta["name"] = meta["generateName"] + "".join(random.choices(_LETTERS, k=5))
     if not meta.get("name"):
@@ -107,8 +116,6 @@ def born(resource: Resource, document: Document) -> Document:
     meta["creationTimestamp"] = now()
     if resource.counted:
         meta["generation"] = 1
-    if resource.status and resource.custom:
-        document.pop("status", None)
     return document
 
 

@@ -59,7 +59,7 @@ class ApiServer:
         self.paths = Paths()
         self.admission = Admission(self.storage)
         self.reads = Reads(self.storage, bookmark_seconds=bookmark_seconds)
-        self.writes = Writes(self.storage, self.admission.admit, tracks_fields=tracks_fields)
+        self.writes = Writes(self.storage, self.admission, tracks_fields=tracks_fields)
         self.collector = Collector(self.storage, self.paths)
         self._authorizer = Authorizer(self.storage) if rbac else None
         self._stops: set[asyncio.Event] = set()

@@ -1,34 +1,32 @@
 """Create, update, patch and delete: the order of steps in which the real server takes them.
 
-decode → defaults and pruning → admission → defaults again → metadata → validation → write. Owns nothing.
+decode → defaults and pruning → mutating webhooks → defaults again → metadata → validation → validating
+webhooks → write. Owns nothing.
 Between the reading and the writing of an object only admission may wait; then the version is looked at again.
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from typing import Any
 
 from tests.support.apiserver import ownership, patches, refusals, requests, rules, schema
+from tests.support.apiserver.admission import Admission
 from tests.support.apiserver.refusals import Cause
 from tests.support.apiserver.requests import Call
 from tests.support.apiserver.storage import Storage, Stored
 
 Document = dict[str, Any]
-Admit = Callable[[Call, str, Document | None, Document | None], Awaitable[Document]]
-"""``(call, operation, object, old object)`` → the object as admission leaves it."""
-
 _TRIES = 5
 
 
 class Writes:
     """The writing verbs on a :class:`Storage`."""
 
-    def __init__(self, storage: Storage, admit: Admit, *, tracks_fields: bool = True) -> None:
+    def __init__(self, storage: Storage, admission: Admission, *, tracks_fields: bool = True) -> None:
         self._storage = storage
-        self._admit = admit
+        self._admission = admission
         self._tracks_fields = tracks_fields
 
     async def create(self, call: Call) -> tuple[int, Stored]:
@@ -94,10 +92,12 @@ class Writes:
         self, call: Call, document: Document, operation: str, *, managed: list[Document] | None = None
     ) -> Stored:
         resource = call.resource
+        document = rules.shaped(resource, rules.conceived(resource, document))
+        document = await self._admission.admit(call, "CREATE", document, None)
         document = rules.shaped(resource, rules.born(resource, document))
-        document = rules.shaped(resource, await self._admit(call, "CREATE", document, None))
         name = document["metadata"]["name"]
         rules.check(resource, document, None)
+        await self._admission.validate(call, "CREATE", document, None)
         if managed is not None:
             document["metadata"]["managedFields"] = managed
         elif self._tracks_fields:
@@ -116,9 +116,10 @@ class Writes:
         self._check_version(call, old, document)
         document = copy.deepcopy(document)
         document = rules.shaped(resource, rules.replaced(resource, old.document, document, call.subresource))
-        document = await self._admit(call, "UPDATE", document, old.document)
+        document = await self._admission.admit(call, "UPDATE", document, old.document)
         document = rules.shaped(resource, rules.replaced(resource, old.document, document, call.subresource))
         rules.check(resource, document, old.document)
+        await self._admission.validate(call, "UPDATE", document, old.document)
         self._own(call, old, document, managed)
         document["metadata"]["resourceVersion"] = old.meta["resourceVersion"]
         now = self._storage.get(resource, call.namespace, call.name)
@@ -150,7 +151,8 @@ class Writes:
         options = _options(call)
         stored = self._storage.get(call.resource, call.namespace, call.name)
         self._check_preconditions(call, stored, options.get("preconditions") or {})
-        await self._admit(call, "DELETE", None, stored.document)
+        await self._admission.admit(call, "DELETE", None, stored.document)
+        await self._admission.validate(call, "DELETE", None, stored.document)
         if self._storage.find(call.resource, call.namespace, call.name) is not stored:
             raise refusals.conflict(call.resource.group, call.resource.plural, call.name)
         if call.dry_run or options.get("dryRun"):

@@ -1,8 +1,8 @@
-"""The webhook's own certificate authority and serving certificate: made, judged and replaced. Pure but for keys.
+"""The webhook's own certificate authority and serving certificate: made, judged and replaced, as values.
 
 The API server believes the authorities in ``caBundle``. A new authority therefore stands there for a while
-before the first certificate of it is served, and an old one stays until none of its certificates is served any
-more: no connection fails while certificates change. All of it is one value, kept in one Secret.
+before the first certificate of it is served, and an old one stays until none of its certificates is served
+any more: no connection fails while certificates change. All of it is one value, kept in one Secret.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class Authority:
 
 @dataclass(frozen=True, slots=True)
 class Credentials:
-    """``authorities``: the newest first; ``key`` is the newest one's. ``serving`` is signed by one of them."""
+    """``authorities``: newest first; ``key`` is the newest one's. ``serving`` is signed by one of them."""
 
     authorities: tuple[Authority, ...]
     key: ec.EllipticCurvePrivateKey
@@ -80,13 +80,11 @@ class Credentials:
 
     def documents(self) -> dict[str, bytes]:
         """The Secret's data."""
-        return dict(
-            zip(_FILES, (self.bundle, _key_pem(self.key), self.chain, self.private_key), strict=True)
-        )
+        return dict(zip(_FILES, (self.bundle, _key_pem(self.key), self.chain, self.private_key), strict=True))
 
 
 def parse_credentials(data: Mapping[str, bytes]) -> Credentials:
-    """What :meth:`Credentials.documents` wrote. InvalidInput: something is missing, broken or does not fit."""
+    """What :meth:`Credentials.documents` wrote. InvalidInput: some of it is missing, broken or unfitting."""
     try:
         bundle, key, serving, serving_key = (data[name] for name in _FILES)
         certificates = x509.load_pem_x509_certificates(bundle)
@@ -126,8 +124,10 @@ def renewed(known: Credentials, names: Sequence[str], now: datetime) -> Credenti
         return replace(known, authorities=(authority, *known.authorities), key=key)
     published = now >= newest.begins + OVERLAP or newest.signed(known.serving)
     outdated = not newest.signed(known.serving) or now >= _due(known.serving)
-    if (published and outdated) or _names(known.serving) != sorted(set(names)):
-        serving, serving_key = _serving(names, newest, known.key, now)
+    served = _names(known.serving)
+    if (published and outdated) or not set(names) <= set(served):
+        # Names are only added: during an upgrade two versions of us may want different ones.
+        serving, serving_key = _serving([*served, *names], newest, known.key, now)
         return replace(known, serving=serving, serving_key=serving_key)
     needed = tuple(_still_needed(known, now))
     return known if len(needed) == len(known.authorities) else replace(known, authorities=needed)
@@ -150,7 +150,8 @@ def _due(certificate: x509.Certificate) -> datetime:
 
 def _authority(now: datetime) -> tuple[Authority, ec.EllipticCurvePrivateKey]:
     key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, f"imagecached webhook {now:%Y-%m-%dT%H:%M:%SZ}")])
+    title = f"imagecached webhook {now:%Y-%m-%dT%H:%M:%SZ}"
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, title)])
     usage = x509.KeyUsage(
         digital_signature=True,
         key_cert_sign=True,
@@ -181,9 +182,7 @@ def _serving(
     builder = builder.add_extension(
         x509.SubjectAlternativeName([_alternative(name) for name in sorted(set(names))]), critical=False
     )
-    builder = builder.add_extension(
-        x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False
-    )
+    builder = builder.add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
     signer = authority.certificate.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value
     builder = builder.add_extension(
         x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(signer), critical=False

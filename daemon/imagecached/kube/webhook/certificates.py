@@ -1,4 +1,4 @@
-"""Keeps the serving certificate in its Secret, in the server's TLS context and, by its authority, in caBundle.
+"""Keeps the serving certificate in its Secret and in the server's TLS context, its authority in caBundle.
 
 Every replica does this by itself: each step is written with the Secret's resourceVersion, so that two that
 want the same step do it once, and all read what was written. Order of a step: Secret, then ``caBundle``, then
@@ -90,7 +90,9 @@ class Certificates:
         await self._publish(credentials.bundle)
         if self._served is None or credentials.chain != self._served.chain:
             await aio.finish(_load, self.context, credentials)
-            log.info("serving certificate loaded", extra={"until": str(credentials.serving.not_valid_after_utc)})
+            log.info(
+                "serving certificate loaded", extra={"until": str(credentials.serving.not_valid_after_utc)}
+            )
         self._served = credentials
         self.problem = None
         self.ready.set()
@@ -146,7 +148,7 @@ class Certificates:
 
 
 def with_bundle(webhooks: Sequence[Mapping[str, Any]], bundle: str) -> list[dict[str, Any]] | None:
-    """The webhooks with this ``caBundle`` each; None if they have it already. Works for a Service and for a URL."""
+    """The webhooks with this ``caBundle`` each, by Service or by URL; None if they have it already."""
     if all((webhook.get("clientConfig") or {}).get("caBundle") == bundle for webhook in webhooks):
         return None
     return [

@@ -157,7 +157,7 @@ def _bound_to(spec: Mapping[str, Any]) -> str:
     if not isinstance(terms, list) or len(terms) != 1 or not isinstance(terms[0], Mapping):
         return ""
     for one in terms[0].get("matchFields") or ():
-        values = one.get("values") or ()
+        values = list(one.get("values") or ())
         if (one.get("key"), one.get("operator"), len(values)) == ("metadata.name", "In", 1):
             return str(values[0])
     return ""
@@ -200,8 +200,8 @@ def _always(pod: PodImages, decision: Decision) -> Iterator[str]:
     for image in pod.always:
         if image in decision.held:
             yield (
-                f"{image} has imagePullPolicy Always: the registry is asked at every start although the image "
-                "is cached; IfNotPresent starts without it"
+                f"{image} has imagePullPolicy Always: every start asks the registry, although the image is "
+                "cached; IfNotPresent does not"
             )
 
 
@@ -215,8 +215,10 @@ def _owner(request: Request) -> About:
     owners = request.metadata.get("ownerReferences")
     for owner in owners if isinstance(owners, list) else ():
         if isinstance(owner, Mapping) and owner.get("controller"):
-            found = (str(owner.get(key, "")) for key in ("apiVersion", "kind", "name", "uid"))
-            return About(*found, request.namespace)
+            version, kind, name, uid = (
+                str(owner.get(key, "")) for key in ("apiVersion", "kind", "name", "uid")
+            )
+            return About(version, kind, name, uid, request.namespace)
     return About("v1", "Pod", str(request.metadata.get("name") or ""), "", request.namespace)
 
 

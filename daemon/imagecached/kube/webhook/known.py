@@ -10,10 +10,9 @@ import logging
 from collections.abc import Mapping
 from typing import Any
 
-from imagecached.kube.client import Change
-
 from imagecached.errors import InvalidInput
 from imagecached.imagecache import Candidate, Candidates, parse_object, parse_status
+from imagecached.kube.client import Change
 
 log = logging.getLogger(__name__)
 

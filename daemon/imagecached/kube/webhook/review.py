@@ -94,9 +94,8 @@ def parse_review(body: bytes) -> Request:
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise InvalidInput(f"not an {KIND}: {error}") from error
     if (review.api_version, review.kind) != (API_VERSION, KIND):
-        raise InvalidInput(
-            f"must be an {KIND} of {API_VERSION}, not {review.kind[:60]!r} of {review.api_version[:60]!r}"
-        )
+        found = f"{review.kind[:60]!r} of {review.api_version[:60]!r}"
+        raise InvalidInput(f"must be an {KIND} of {API_VERSION}, not {found}")
     asked = review.request
     core = asked.kind.kind if not asked.kind.group and not asked.sub_resource else ""
     return Request(
