@@ -23,6 +23,7 @@ from tests.e2e.world import (
     NAMESPACE,
     NAMESPACES,
     NODE,
+    OBSERVERS,
     SERVICE_ACCOUNT,
     SYSTEM,
     World,
@@ -119,7 +120,8 @@ def objects(world: World) -> list[Document]:
     documents = [document for document in documents if document["kind"] not in _OF_IMAGES]
     for document in documents:
         for webhook in document.get("webhooks", ()):
-            webhook["clientConfig"] = {"url": f"https://127.0.0.1:{world.node.webhook_port}/mutate"}
+            path = webhook["clientConfig"]["service"]["path"]
+            webhook["clientConfig"] = {"url": f"https://127.0.0.1:{world.node.webhook_port}{path}"}
     return documents
 
 
@@ -223,9 +225,9 @@ def restore(world: World) -> None:
     cluster = world.cluster
     if cluster.get(NAMESPACES, NAMESPACE) is not None:
         # The webhook first: what still makes pods must not be held up by a controller that goes.
-        cluster.delete(HOOKS, "imagecached")
+        _remove_webhooks(world)
         world.remove_pods()
-    cluster.delete(HOOKS, "imagecached")
+    _remove_webhooks(world)
     _remove_caches(world)
     if world.node is not None:
         world.node.restore()
@@ -248,6 +250,11 @@ def restore(world: World) -> None:
 
 def _is_gone(world: World, kind: Kind, name: str) -> bool:
     return world.cluster.get(kind, name) is None
+
+
+def _remove_webhooks(world: World) -> None:
+    for kind in (HOOKS, OBSERVERS):
+        world.cluster.delete(kind, "imagecached")
 
 
 def _remove_caches(world: World) -> None:

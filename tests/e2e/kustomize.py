@@ -156,6 +156,7 @@ _ORDER: Final = (
 )
 _LAST: Final = (
     "MutatingWebhookConfiguration",
+    "ValidatingWebhookConfiguration",
     "ValidatingAdmissionPolicy",
     "ValidatingAdmissionPolicyBinding",
 )

@@ -24,7 +24,8 @@ BASE: Final = build(FOLDER)
 REMOVAL: Final = build(FOLDER / "removal")
 CLUSTER_KINDS: Final = frozenset(
     "Namespace CustomResourceDefinition ClusterRole ClusterRoleBinding RuntimeClass "
-    "MutatingWebhookConfiguration ValidatingAdmissionPolicy ValidatingAdmissionPolicyBinding".split()
+    "MutatingWebhookConfiguration ValidatingWebhookConfiguration ValidatingAdmissionPolicy "
+    "ValidatingAdmissionPolicyBinding".split()
 )
 
 
@@ -259,6 +260,19 @@ def test_services_reach_the_pods_they_mean() -> None:
             "path": "/mutate",
             "port": port["port"],
         }
+
+
+def test_events_of_a_pod_are_no_reason_to_refuse_it() -> None:
+    """The second look, when a pod has its uid, only tells, and only of pods that the first one wrote on."""
+    [observe] = _one("ValidatingWebhookConfiguration", "imagecached")["webhooks"]
+    [explicit, _] = _one("MutatingWebhookConfiguration", "imagecached")["webhooks"]
+    assert (observe["failurePolicy"], observe["timeoutSeconds"]) == ("Ignore", 1)
+    for field in ("rules", "namespaceSelector", "sideEffects"):
+        assert observe[field] == explicit[field]
+    service = explicit["clientConfig"]["service"]
+    assert observe["clientConfig"]["service"] == {**service, "path": "/observe"}
+    [condition] = observe["matchConditions"]
+    assert "'imagecached.dev/match-degree' in object.metadata.annotations" in condition["expression"]
 
 
 def test_the_runtime_class_selects_nodes_with_the_handler() -> None:

@@ -63,6 +63,11 @@ class Webhook:
             for part in (self.certificates, self._reflector, self.effects):
                 group.create_task(part.run())
 
+    @property
+    def caches(self) -> Candidates:
+        """The caches that pods are matched with now."""
+        return self._known.candidates
+
     def why_not_ready(self) -> str | None:
         """What is missing before it can answer; None when ready."""
         if self.certificates.problem is not None:

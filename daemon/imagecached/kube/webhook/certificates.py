@@ -71,6 +71,11 @@ class Certificates:
         self.problem: str | None = "no certificate yet"
         self.ready = asyncio.Event()
 
+    @property
+    def served(self) -> bytes:
+        """The certificate that new connections get, as PEM; empty if there is none."""
+        return b"" if self._served is None else self._served.chain
+
     async def run(self) -> None:
         """Look after the certificates until cancelled."""
         while True:
@@ -89,7 +94,7 @@ class Certificates:
         credentials = await self._current()
         await self._publish(credentials.bundle)
         if self._served is None or credentials.chain != self._served.chain:
-            await aio.finish(_load, self.context, credentials)
+            await aio.finish(load_into, self.context, credentials)
             log.info(
                 "serving certificate loaded", extra={"until": str(credentials.serving.not_valid_after_utc)}
             )
@@ -167,7 +172,7 @@ def _read(secret: Mapping[str, Any]) -> Credentials | None:
         return None
 
 
-def _load(context: ssl.SSLContext, credentials: Credentials) -> None:
+def load_into(context: ssl.SSLContext, credentials: Credentials) -> None:
     """New connections get this certificate, those that are open keep theirs.
 
     OpenSSL takes file names only: they are of memory, so that the key is on no disk.
