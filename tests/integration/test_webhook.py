@@ -108,7 +108,7 @@ async def world(tmp_path: Path) -> AsyncIterator[World]:
     }
     pace = Pace(request=5.0, first_wait=0.01, most_wait=0.02, jitter=random.Random(1))
     async with ApiServer(tokens=tokens, rbac=True, bookmark_seconds=0.05) as server:
-        server.install(MANIFESTS / "namespace.yaml", MANIFESTS / "crds", MANIFESTS / "controller")
+        server.install(MANIFESTS / "crds", MANIFESTS / "base")
         user_file, own_file = tmp_path / "user", tmp_path / "controller"
         async with (
             Cluster.open(server.kubeconfig(user_file, token="user"), manager="user", pace=pace) as user,

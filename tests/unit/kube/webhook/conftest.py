@@ -24,7 +24,7 @@ async def server() -> AsyncIterator[ApiServer]:
         "controller": User.service_account(NAMESPACE, "imagecached-controller"),
     }
     async with ApiServer(tokens=tokens, rbac=True, bookmark_seconds=0.05) as serving:
-        serving.install(MANIFESTS / "namespace.yaml", MANIFESTS / "crds", MANIFESTS / "controller")
+        serving.install(MANIFESTS / "crds", MANIFESTS / "base")
         yield serving
 
 

@@ -63,7 +63,9 @@ async def server(hook: Hook) -> AsyncIterator[ApiServer]:
         yield serving
 
 
-def _configure(server: ApiServer, hook: Hook, **options: Any) -> None:
+def _configure(
+    server: ApiServer, hook: Hook, kind: str = "MutatingWebhookConfiguration", **options: Any
+) -> None:
     bundle = base64.b64encode(hook.authority.certificate.read_bytes()).decode()
     webhook = {
         "name": "pods.imagecached.dev",
@@ -81,7 +83,7 @@ def _configure(server: ApiServer, hook: Hook, **options: Any) -> None:
     server.put(
         {
             "apiVersion": "admissionregistration.k8s.io/v1",
-            "kind": "MutatingWebhookConfiguration",
+            "kind": kind,
             "metadata": {"name": "ours"},
             "webhooks": [webhook],
         }
@@ -117,8 +119,22 @@ async def test_a_webhook_sees_the_pod_and_changes_it(server: ApiServer, hook: Ho
     assert answer.headers["Warning"] == '299 - "Always pulls"'
     review = hook.reviews[0]
     assert (review["operation"], review["namespace"], review["dryRun"]) == ("CREATE", "default", False)
-    assert review["object"]["metadata"]["name"].startswith("p-")
+    assert review["object"]["metadata"] == {
+        "generateName": "p-",
+        "namespace": "default",
+    }  # no name, no uid yet
     assert review["userInfo"]["username"] == "admin"
+
+
+async def test_a_validating_webhook_sees_the_pod_as_it_is_stored(server: ApiServer, hook: Hook) -> None:
+    """With its name and uid; it may deny, and nothing that it says changes the pod."""
+    _configure(server, hook, "ValidatingWebhookConfiguration")
+    answer = await _create(server)
+    assert hook.reviews[0]["object"]["metadata"]["uid"] == answer.json()["metadata"]["uid"]
+    assert hook.reviews[0]["object"]["metadata"]["name"] == answer.json()["metadata"]["name"]
+    hook.answer = lambda _: {"allowed": False, "status": {"code": 403, "message": "no"}}
+    assert (await _create(server)).status_code == 403
+    assert len(server.all("pods")) == 1
 
 
 async def test_a_denial_is_the_answer(server: ApiServer, hook: Hook) -> None:
