@@ -12,51 +12,63 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
-from dataclasses import dataclass
-from typing import Literal
+from typing import Final, Literal
 
 import msgspec
 
-from imagecached.caches import lives
+from imagecached.caches import choosing, lives
+from imagecached.caches.choosing import Choice
 from imagecached.caches.clock import Clock
 from imagecached.caches.declared import Declared, Source, id_of
 from imagecached.caches.desk import APPLIED, Collect, Desk, Registration, Settings
+from imagecached.caches.folder import Folder, Reading
 from imagecached.caches.lives import Life, manifest_of
 from imagecached.caches.tending import Tending
+from imagecached.caches.views import View
 from imagecached.caches.wanted import names_of
 from imagecached.errors import FailedPrecondition
 from imagecached.events import EventLog
-from imagecached.imagecache import ImageCache, Kept, Phase, Status, parse_manifests, phases, surplus
+from imagecached.imagecache import (
+    Decision,
+    ImageCache,
+    Kept,
+    Limits,
+    Phase,
+    PodImages,
+    Status,
+    is_cache_id,
+    parse_manifests,
+    phases,
+    surplus,
+)
 from imagecached.images import Images
+from imagecached.oci.reference import Reference
 from imagecached.store import GcReport, Store
-from imagecached.telemetry import Metrics
+from imagecached.telemetry import MatchResult, Metrics
 
-__all__ = ["Applied", "Caches", "Clock", "Declared", "Registration", "Settings", "Source", "View"]
+__all__ = [
+    "Applied",
+    "Caches",
+    "Choice",
+    "Clock",
+    "Declared",
+    "Folder",
+    "Reading",
+    "Registration",
+    "Settings",
+    "Source",
+    "View",
+]
 
 log = logging.getLogger(__name__)
 
+_RESULTS: Final[Mapping[str, MatchResult]] = {
+    "explicit": "explicit",
+    "full": "full",
+    "partial": "partial",
+    "none": "missed",
+}
 Applied = Literal["created", "configured", "unchanged", "restarted"]
-
-
-@dataclass(frozen=True, slots=True)
-class View:
-    """One cache as others see it; ``cache`` None: its declaration cannot be read at present.
-
-    ``names``: image as written → the reference by digest that serves.
-    """
-
-    id: str
-    name: str
-    source: Source
-    origin: str
-    status: Status
-    cache: ImageCache | None
-    names: Mapping[str, str]
-
-    @property
-    def created(self) -> float:
-        """Since when it is there."""
-        return (self.cache.created if self.cache else 0.0) or self.status.start_time or 0.0
 
 
 class Caches:
@@ -153,11 +165,41 @@ class Caches:
             counts[view.status.phase] = counts.get(view.status.phase, 0) + 1
         return counts
 
-    async def matched(self, cache_id: str) -> None:
-        """A pod was given this cache."""
-        tending = self._desk.tendings[cache_id]
-        declared = tending.declared
-        if declared is not None and tending.life.status.usable:
+    # Who gets it.
+
+    def decide(self, pod: PodImages) -> Decision:
+        """Which cache the pod would get, and why; nothing is changed."""
+        return choosing.decide(pod, self.list(), Limits(automatic=self._desk.settings.automatic))
+
+    async def choose(self, image: str, annotations: Mapping[str, str]) -> Choice:
+        """The image that a container gets for ``image``, which may be a cache's id, and a pod's annotations.
+
+        NotFound, FailedPrecondition: it asks for a cache that it cannot have. An automatic cache is made for
+        the next one where the rules say so.
+        """
+        if is_cache_id(image):
+            view = self.view(image)
+            name = choosing.only_image(view)
+            await self._used(view.id, "explicit")
+            return Choice(name)
+        decision = self.decide(choosing.container(image, annotations))
+        if decision.refused:
+            self._desk.metrics.cache_matched("refused")
+        choosing.refuse(decision)
+        if decision.outcome == "off":
+            return Choice(str(Reference.parse(image)), decision)
+        await self._used(decision.chosen.id if decision.chosen else "", _RESULTS[decision.outcome])
+        cache = choosing.automatic(decision)
+        if cache is not None:
+            await self.apply([cache])
+        return Choice(choosing.image_of(decision, image), decision)
+
+    async def _used(self, cache_id: str, result: MatchResult) -> None:
+        """Somebody was given this cache, or none."""
+        self._desk.metrics.cache_matched(result)
+        tending = self._desk.tendings.get(cache_id)
+        declared = None if tending is None else tending.declared
+        if tending is not None and declared is not None and tending.life.status.usable:
             await tending.move(phases.matched(declared.cache, tending.life.status, tending.now))
 
     async def run(self) -> None:
@@ -250,9 +292,9 @@ class Caches:
         exactly = cache is not None and cache.options.platform is not None
         source = life.source if found is None else found[0]
         origin = life.origin if found is None else found[1].origin
-        return View(
-            life.id, life.name, source, origin, life.status, cache, names_of(life.status, exactly=exactly)
-        )
+        names = names_of(life.status, exactly=exactly)
+        settled = found is not None and tending.settled(found[1])
+        return View(life.id, life.name, source, origin, life.status, cache, names, settled)
 
     # Giving way.
 

@@ -27,7 +27,7 @@ class _Row(msgspec.Struct):
 
 
 class Brought:
-    """The names. ``forget`` is told of each before it goes: whoever else knows it lets go first."""
+    """The names. ``forget`` is told of each that has gone: whoever else knows it lets go, too."""
 
     def __init__(self, store: Store, forget: Callable[[str], Awaitable[None]] | None = None) -> None:
         self._store = store
@@ -57,9 +57,9 @@ class Brought:
         )
         try:
             if ours:
+                await self._store.remove_image(name)
                 if self._forget is not None:
                     await self._forget(name)
-                await self._store.remove_image(name)
         except NotFound:
             pass  # somebody was quicker
         except FailedPrecondition as error:

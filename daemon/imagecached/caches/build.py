@@ -51,9 +51,7 @@ class Builder:
     brought: Brought
 
     async def build(self, site: Site, declared: Declared, access: Access) -> None:
-        """Make the generation of ``site`` present and let it serve. Errors as of a pull; InvalidInput: it is
-        too big.
-        """
+        """Make the generation of ``site`` present and let it serve. Errors as of a pull; TooLarge."""
         cache = declared.cache
         status = site.life.status
         wanted = await _each(cache.images, lambda image: self._look(status, declared, image, access))

@@ -35,19 +35,23 @@ APPLIED: Final = "applied"
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
     """``at_once``: caches built at the same time. ``compare_seconds``: how often tags are compared with the
-    registry, 0: never. ``secrets_dir``: pull secrets by namespace and name.
+    registry, 0: never. ``automatic``: make caches for containers that found none. ``secrets_dir``: pull
+    secrets by namespace and name.
     """
 
     at_once: int = 4
     compare_seconds: float = 3600.0
+    automatic: bool = True
     quota: Quota = field(default_factory=Quota)
     secrets_dir: Path = Path("/etc/imagecached/secrets")
 
 
 class Registration(Protocol):
-    """What is asked of ``imagecached.registration``: the runtime must let go of a name before we do."""
+    """What is asked of ``imagecached.registration``."""
 
-    async def unregister(self, name: str) -> None: ...
+    async def unregister(self, *names: str) -> None:
+        """Images are no longer in the store: the runtime lets go of their layers."""
+        ...
 
 
 Collect = Callable[[], Awaitable[object]]

@@ -11,6 +11,7 @@ from typing import Final, Literal, TypeAlias, get_args
 
 from imagecached.caches.declared import Declared
 from imagecached.caches.lives import Life, fingerprint
+from imagecached.caches.wanted import TooLarge
 from imagecached.errors import (
     AccessDenied,
     Corrupt,
@@ -155,6 +156,7 @@ _REASONS: Final[dict[type[Exception], str]] = {
     AccessDenied: "AccessDenied",
     NotFound: "ImageNotFound",
     Corrupt: "Corrupt",
+    TooLarge: "TooLarge",
 }
 
 

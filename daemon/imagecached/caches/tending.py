@@ -77,6 +77,12 @@ class Tending:
         soft = declared is not None and (declared.cache.options.automatic or declared.cache.options.lru)
         return soft and declared is not None and not declared.managed and self.life.status.phase == "Ready"
 
+    def settled(self, declared: Declared) -> bool:
+        """Is nothing being done, or about to be done, about what is declared?"""
+        if self.again or plan.wants_build(declared, self.life):
+            return False
+        return self.life.status.phase in ("Ready", "Failed", "UpdateFailed")
+
     @property
     def last_use(self) -> float:
         """When a pod was last given it, else when it was made."""

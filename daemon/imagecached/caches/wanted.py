@@ -15,6 +15,10 @@ from imagecached.oci.reference import Reference
 GIB: Final = 1 << 30
 
 
+class TooLarge(InvalidInput):
+    """The images do not fit into the cache: its size or its images must be edited."""
+
+
 @dataclass(frozen=True, slots=True)
 class Wanted:
     """One image of a build, resolved.
@@ -67,11 +71,11 @@ def missing(images: Iterable[Wanted], size: Callable[[Digest], int | None]) -> i
 
 
 def check_size(cache: ImageCache, bytes_: int, *, at_least: bool) -> None:
-    """InvalidInput if the images are larger than the cache may be."""
+    """TooLarge if the images are larger than the cache may be."""
     if bytes_ > cache.size_gib * GIB:
         about = "at least " if at_least else ""
         have = f"{about}{bytes_ / GIB:.1f} GiB"
-        raise InvalidInput(f"the images have {have} unpacked, more than imageCacheSize: {cache.size_gib}")
+        raise TooLarge(f"the images have {have} unpacked, more than imageCacheSize: {cache.size_gib}")
 
 
 def progress(images: Iterable[Wanted], transfers: Iterable[Transfer]) -> Bytes:

@@ -7,6 +7,6 @@ sets and never hold a name that a user chose; a scrape never fails because a par
 
 from imagecached.telemetry.cluster import ClusterMetrics, ClusterReadings
 from imagecached.telemetry.logs import start_logging
-from imagecached.telemetry.metrics import Metrics, Readings
+from imagecached.telemetry.metrics import MatchResult, Metrics, Readings
 
-__all__ = ["ClusterMetrics", "ClusterReadings", "Metrics", "Readings", "start_logging"]
+__all__ = ["ClusterMetrics", "ClusterReadings", "MatchResult", "Metrics", "Readings", "start_logging"]

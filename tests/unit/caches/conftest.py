@@ -75,9 +75,9 @@ class Node:
         """An image of the fake."""
         return f"{self.fake.address}/{path}"
 
-    async def unregister(self, name: str) -> None:
+    async def unregister(self, *names: str) -> None:
         """As the registration with containerd."""
-        self.unregistered.append(name)
+        self.unregistered.extend(names)
 
     async def collect(self) -> None:
         """As the daemon's upkeep."""

@@ -135,6 +135,7 @@ async def test_too_large_for_its_size_is_found_before_anything_is_fetched(node: 
     node.fake.put_manifest("app", "1", json.dumps(document).encode())
     node.declare(cache("demo", node.name("app:1")))
     status = await node.phase("demo", "Failed")
+    assert status.reason == "TooLarge"
     assert "at least 21.0 GiB unpacked, more than imageCacheSize: 20" in status.message
     assert not node.fake.asked(Digest.of(layer("a")))
 
