@@ -18,10 +18,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from imagecached import aio, api, doctor, memory, web
+from imagecached.caches import Caches, Folder, Reading, Settings
 from imagecached.config import Config, LimitsSection, split_address
 from imagecached.containers import Containers
 from imagecached.errors import ImagecachedError
 from imagecached.events import EventLog
+from imagecached.imagecache import Quota
 from imagecached.images import Images, PullSettings
 from imagecached.layers.limits import Limits
 from imagecached.mounts import Mounter
@@ -158,18 +160,30 @@ async def _run_services(parts: Parts, group: asyncio.TaskGroup) -> None:
         events=parts.events,
         on_ready=registration.register if registration else None,
     )
-    parts.metrics.watch(partial(_readings, parts, images))
 
     def why_not_ready() -> str | None:
         return None if ready.is_set() else "starting"
 
+    caches = Caches(
+        images,
+        parts.store,
+        _cache_settings(config),
+        events=parts.events,
+        metrics=parts.metrics,
+        collect=partial(_collect, parts),
+        registration=registration,
+    )
+    folder = Folder(config.caches.dir, partial(_declare, caches))
+    parts.metrics.watch(partial(_readings, parts, images, caches))
     ports = api.Ports(
         images=images,
+        caches=caches,
+        problems=lambda: folder.reading.problems,
         store=parts.store,
         containers=parts.containers,
         events=parts.events,
         registration=registration,
-        examine=partial(doctor.examine, config),
+        examine=partial(_examine, config, folder),
         why_not_ready=why_not_ready,
         root=config.daemon.root,
         mount_method=parts.mounter.method,
@@ -177,6 +191,10 @@ async def _run_services(parts: Parts, group: asyncio.TaskGroup) -> None:
     )
     group.create_task(_tend(parts, registration), name="upkeep")
     group.create_task(_watchdog(), name="watchdog")
+    await folder.look()
+    group.create_task(caches.run(), name="imagecaches")
+    group.create_task(folder.run(), name="imagecache files")
+    group.create_task(_reload_on_signal(folder), name="reload")
     async with AsyncExitStack() as doors:
         section = config.daemon
         if config.snapshotter.socket:
@@ -247,6 +265,20 @@ async def _watchdog() -> None:
         await asyncio.sleep(seconds)
 
 
+async def _reload_on_signal(folder: Folder) -> None:
+    """Read the files of ImageCaches at SIGHUP, and tell the service manager when that is done."""
+    asked = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, asked.set)
+    while True:
+        await asked.wait()
+        asked.clear()
+        notify(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
+        folder.wake()
+        await folder.look()
+        notify("READY=1")
+        log.info("reloaded", extra={"files": str(folder.path)})
+
+
 async def _stop_on_signal() -> None:
     """End the group at SIGTERM or SIGINT; the second one ends the process at once."""
     await aio.asked_to_stop()
@@ -296,11 +328,40 @@ def _pull_settings(config: Config) -> PullSettings:
     )
 
 
+def _cache_settings(config: Config) -> Settings:
+    section = config.caches
+    return Settings(
+        at_once=section.at_once,
+        compare_seconds=section.compare_interval_seconds,
+        automatic=section.automatic,
+        quota=Quota(manual=section.most_manual, automatic=section.most_automatic),
+        secrets_dir=section.secrets_dir,
+    )
+
+
+def _declare(caches: Caches, reading: Reading) -> None:
+    caches.declare("files", reading.declared, reading.unclear)
+
+
+def _examine(config: Config, folder: Folder) -> list[doctor.Finding]:
+    """What doctor finds, and what is wrong with the files of ImageCaches. Called in a thread."""
+    reading = folder.reading
+    findings = [
+        doctor.Finding("caches", "fail", str(problem), "mend or remove the file")
+        for problem in reading.problems
+    ]
+    findings += [doctor.Finding("caches", "warn", str(warning), "") for warning in reading.warnings]
+    if not findings:
+        text = f"{len(reading.declared)} ImageCaches declared in {folder.path}"
+        findings = [doctor.Finding("caches", "ok", text, "")]
+    return [*doctor.examine(config), *findings]
+
+
 def _limits(section: LimitsSection) -> Limits:
     return Limits(**{name: getattr(section, name) for name in section.__struct_fields__})
 
 
-def _readings(parts: Parts, images: Images) -> Readings:
+def _readings(parts: Parts, images: Images, caches: Caches) -> Readings:
     """What the gauges show now."""
     usage = parts.store.usage()
     waiting_images, waiting_layers = images.waiting()
@@ -313,6 +374,7 @@ def _readings(parts: Parts, images: Images) -> Readings:
         disk_budget_bytes=usage.budget_bytes,
         waiting_images=waiting_images,
         waiting_layers=waiting_layers,
+        caches={str(phase): count for phase, count in caches.by_phase().items()},
     )
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,14 +17,30 @@ import msgspec
 
 from imagecached import api
 from imagecached.api.ports import Finding, LayerProgress, LayerSource, PullState
+from imagecached.caches import Applied, Choice, View
+from imagecached.caches.choosing import container, decide, image_of, only_image, refuse
 from imagecached.containers import Bundle, Run
 from imagecached.errors import NotFound
 from imagecached.events import EventLog
+from imagecached.imagecache import (
+    Bytes,
+    Decision,
+    ImageCache,
+    ImageStatus,
+    Limits,
+    PodImages,
+    Problem,
+    Status,
+    is_cache_id,
+    parse_manifests,
+    phases,
+)
 from imagecached.oci.chain import chain_ids
 from imagecached.oci.digest import Digest
 from imagecached.oci.documents import Descriptor
 from imagecached.oci.media_types import OCI_CONFIG, OCI_MANIFEST
 from imagecached.oci.platform import Platform
+from imagecached.oci.reference import Reference
 from imagecached.store import FsckReport, GcReport, Image, ImageRecord, Layer, Snapshot, Usage
 
 DIFF_IDS = (Digest.of(b"lower"), Digest.of(b"upper"))
@@ -260,6 +276,109 @@ class FakeRegistration:
         return self.images.pull(name)
 
 
+class FakeCaches:
+    """The ImageCaches put into ``views``, as they are; the decisions are the real ones."""
+
+    def __init__(self) -> None:
+        self.views: dict[str, View] = {}
+        self.errors: dict[str, Exception] = {}
+        self.chosen: list[tuple[str, Mapping[str, str]]] = []
+        self.changes: asyncio.Queue[View | str] = asyncio.Queue()
+
+    def put(self, view: View) -> None:
+        """As if the cache were like this now, for lists and for those who watch."""
+        self.views[view.id] = view
+        self.changes.put_nowait(view)
+
+    async def apply(self, caches: Iterable[ImageCache]) -> Mapping[str, Applied]:
+        outcome: dict[str, Applied] = {}
+        for cache in caches:
+            if cache.name in self.errors:
+                raise self.errors[cache.name]
+            outcome[cache.name] = "configured" if cache.id in self.views else "created"
+            self.put(view(cache))
+        return outcome
+
+    async def delete(self, name: str) -> View:
+        found = self.view(name)
+        if found.name in self.errors:
+            raise self.errors[found.name]
+        return self.views.pop(found.id)
+
+    def view(self, name: str) -> View:
+        for one in self.list():
+            if name in (one.id, one.name):
+                return one
+        raise NotFound(f"no ImageCache {name}")
+
+    def list(self) -> Sequence[View]:
+        return sorted(self.views.values(), key=lambda one: one.name)
+
+    async def watch(self, name: str | None = None) -> AsyncGenerator[View | str, None]:
+        for one in self.list():
+            if name in (None, one.id, one.name):
+                yield one
+        while True:
+            change = await self.changes.get()
+            if name is None or isinstance(change, str) or name in (change.id, change.name):
+                yield change
+
+    def decide(self, pod: PodImages) -> Decision:
+        return decide(pod, self.list(), Limits())
+
+    async def choose(self, image: str, annotations: Mapping[str, str]) -> Choice:
+        self.chosen.append((image, annotations))
+        if is_cache_id(image):
+            return Choice(only_image(self.view(image)))
+        decision = self.decide(container(image, annotations))
+        refuse(decision)
+        return Choice(image_of(decision, image), decision)
+
+
+def cache(name: str, *images: str, labels: Mapping[str, str] | None = None, **spec: Any) -> ImageCache:
+    """An ImageCache as a file declares it."""
+    document = {
+        "apiVersion": "eci.alibabacloud.com/v1",
+        "kind": "ImageCache",
+        "metadata": {"name": name, "labels": dict(labels or {})},
+        "spec": {"images": list(images), **spec},
+    }
+    parsed = parse_manifests(msgspec.json.encode(document), "test")
+    assert parsed.problems == ()
+    return parsed.caches[0]
+
+
+def view(cache: ImageCache, *acts: Callable[[ImageCache, Status], Status]) -> View:
+    """The cache as others see it after ``acts``, such as :func:`built`."""
+    status = phases.begin(cache, Status(), 1_700_000_000.0)
+    for act in acts:
+        status = act(cache, status)
+    names = {image.image: f"{Reference.parse(image.image).name}@{image.digest}" for image in status.serving}
+    settled = status.phase in ("Ready", "Failed", "UpdateFailed")
+    return View(cache.id, cache.name, "api", "", status, cache, names, settled)
+
+
+def resolved(cache: ImageCache, status: Status) -> Status:
+    """Its images are known, and 50 of 150 bytes are here."""
+    images = [
+        ImageStatus(image, Digest.of(image.encode()), (Digest.of(manifest()),), 3000)
+        for image in cache.images
+    ]
+    known = phases.resolve(cache, status, images, 1_700_000_001.0)
+    return phases.advance(cache, known, 1_700_000_002.0, moved=Bytes(150, 50, 20, 30))
+
+
+def built(cache: ImageCache, status: Status) -> Status:
+    """It is Ready."""
+    moved = phases.advance(cache, resolved(cache, status), 1_700_000_003.0, moved=Bytes(150, 150, 20, 130))
+    return phases.finish(cache, moved, 1_700_000_060.0)
+
+
+def failed(cache: ImageCache, status: Status) -> Status:
+    """It has failed."""
+    return phases.fail(cache, status, 1_700_000_060.0, reason="ImageNotFound", message="no such tag")
+
+
 @dataclass(slots=True)
 class FakePorts:
     """All of them, for a test to arrange and to look at."""
@@ -267,6 +386,8 @@ class FakePorts:
     folder: Path
     store: FakeStore = field(default_factory=FakeStore)
     events: EventLog = field(default_factory=lambda: EventLog(clock=lambda: 1_700_000_000.0))
+    caches: FakeCaches = field(default_factory=FakeCaches)
+    problems: Sequence[Problem] = ()
     findings: Sequence[Finding] = ()
     registration: FakeRegistration = field(init=False)
     images: FakeImages = field(init=False)
@@ -281,6 +402,8 @@ class FakePorts:
         """What the API gets."""
         return api.Ports(
             images=self.images,
+            caches=self.caches,
+            problems=lambda: self.problems,
             store=self.store,
             containers=self.containers,
             events=self.events,

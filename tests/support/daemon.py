@@ -35,7 +35,8 @@ class Daemon:
         self.process: subprocess.Popen[bytes] | None = None
         self._handed: socket.socket | None = None
         directory.mkdir(parents=True, exist_ok=True)
-        self._write_config({"http": {"address": ""}, **sections})
+        alone = {"dir": str(directory / "caches.d"), "secrets_dir": str(directory / "secrets")}
+        self._write_config({"http": {"address": ""}, "caches": alone, **sections})
 
     def hand_over(self, listener: socket.socket) -> None:
         """Give the daemon this socket whenever it starts, as systemd does with that of a socket unit."""

@@ -13,6 +13,9 @@ from imagecached.events import Event
 from imagecached.oci.digest import Digest
 
 if TYPE_CHECKING:
+    from imagecached.caches import View
+    from imagecached.imagecache import CacheEvent, Condition, Decision, ImageStatus, PodImages
+    from imagecached.imagecache import Verdict as CacheVerdict
     from imagecached.oci.documents import Descriptor
     from imagecached.store import FsckReport, GcReport, Image, Layer, Snapshot
 
@@ -104,6 +107,101 @@ def described_layer(
         images=images,
         source=source,
     )
+
+
+def cache_summary(view: View) -> documents.ImageCacheSummary:
+    """One ImageCache."""
+    status, cache = view.status, view.cache
+    return documents.ImageCacheSummary(
+        name=view.name,
+        id=view.id,
+        phase=status.phase,
+        progress=status.progress,
+        reason=status.reason,
+        message=status.message,
+        source=view.source,
+        origin=view.origin,
+        usable=status.usable,
+        settled=view.settled,
+        automatic=cache is not None and cache.options.automatic,
+        created=_maybe(view.created or None),
+        updated=_maybe(status.last_updated_time),
+        expires=_maybe(status.expire_date_time),
+        last_matched=_maybe(status.last_matched_time),
+        retention_days=None if cache is None else cache.retention_days,
+        size_gib=None if cache is None else cache.size_gib,
+        generation=status.generation,
+        serving_generation=status.serving_generation,
+        bytes_total=status.bytes.total,
+        bytes_done=status.bytes.done,
+        bytes_reused=status.bytes.reused,
+        bytes_fetched=status.bytes.fetched,
+        images=[_cached_image(image, None) for image in status.images],
+        serving=[_cached_image(image, view.names.get(image.image)) for image in status.serving],
+        drifted_images=list(status.drifted_images),
+        conditions=[_condition(condition) for condition in status.conditions],
+    )
+
+
+def _cached_image(image: ImageStatus, name: str | None) -> documents.CachedImage:
+    digest = None if image.digest is None else str(image.digest)
+    return documents.CachedImage(image=image.image, digest=digest, name=name, unpacked_bytes=image.bytes)
+
+
+def _condition(condition: Condition) -> documents.CacheCondition:
+    return documents.CacheCondition(
+        type=condition.type,
+        status=condition.status,
+        reason=condition.reason,
+        message=condition.message,
+        last_transition=moment(condition.last_transition_time),
+    )
+
+
+def cache_event(event: CacheEvent) -> documents.CacheEventLine:
+    """One event of an ImageCache."""
+    return documents.CacheEventLine(
+        name=event.name,
+        type=event.type,
+        message=event.message,
+        time=moment(event.timestamp),
+        count=event.count,
+    )
+
+
+def match(pod: PodImages, decision: Decision) -> documents.Match:
+    """Which ImageCache a pod gets."""
+    chosen = decision.chosen
+    return documents.Match(
+        kind=pod.kind,
+        namespace=pod.namespace,
+        name=pod.name,
+        images=list(pod.images),
+        outcome=decision.outcome,
+        degree=decision.degree,
+        reason=decision.reason,
+        cache=None if chosen is None else chosen.cache.name,
+        cache_id=None if chosen is None else chosen.id,
+        pinned=dict(decision.pinned),
+        creates=None if decision.create is None else decision.create.name,
+        verdicts=[_cache_verdict(verdict) for verdict in decision.verdicts],
+        warnings=list(decision.warnings),
+    )
+
+
+def _cache_verdict(verdict: CacheVerdict) -> documents.CacheVerdict:
+    return documents.CacheVerdict(
+        name=verdict.name,
+        id=verdict.id,
+        full=verdict.full,
+        repositories=verdict.repositories,
+        fits=verdict.fits,
+        reason=verdict.reason,
+    )
+
+
+def _maybe(seconds: float | None) -> datetime | None:
+    return None if seconds is None else moment(seconds)
 
 
 def layer_summary(layer: Layer, images: int) -> documents.LayerSummary:

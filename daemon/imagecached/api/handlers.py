@@ -40,12 +40,12 @@ async def describe_image(call: Call[requests.ImageRequest]) -> documents.ImageDe
     if record is None:
         raise NotFound(f"image {name} is not here")
     events = call.ports.events.recent(subject=name)
-    pulled = _last_pull(events)
+    pulled = last_pull(events)
     return documents.ImageDescription(
         image=_summary(call.ports, record),
         target_digest=str(record.target.digest),
         target_media_type=record.target.media_type,
-        layers=_described_layers(store, record, pulled.get("sources", {})),
+        layers=described_layers(store, record, pulled.get("sources", {})),
         seconds=convert.phase_seconds(pulled),
         events=[convert.event_line(event) for event in events],
     )
@@ -56,16 +56,17 @@ def _summary(ports: Ports, image: Image) -> documents.ImageSummary:
     return convert.image_summary(image, registration.state(image.name) if registration else None)
 
 
-def _last_pull(events: Sequence[Event]) -> Mapping[str, Any]:
+def last_pull(events: Sequence[Event]) -> Mapping[str, Any]:
     """Facts of the last pull that obtained something, else of the last one; empty if none is remembered."""
     pulls = [event.facts for event in events if event.kind == PULLED]
     telling = [facts for facts in pulls if set(facts.get("sources", {}).values()) - {"present"}]
     return next(reversed(telling or pulls), {})
 
 
-def _described_layers(
+def described_layers(
     store: Store, record: ImageRecord, sources: Mapping[str, Any]
 ) -> list[documents.DescribedLayer]:
+    """The layers of an image, and how the pull that ``sources`` are of obtained each."""
     sharing = convert.sharing(store.images())
     blobs = _blobs(record) or (None,) * len(record.diff_ids)
     return [

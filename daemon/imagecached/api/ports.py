@@ -6,7 +6,7 @@ Synchronous methods answer within a millisecond; they are called on the event lo
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol
@@ -15,7 +15,9 @@ from imagecached.events import EventLog
 from imagecached.oci.digest import Digest
 
 if TYPE_CHECKING:
+    from imagecached.caches import Applied, Choice, View
     from imagecached.containers.spec import Run
+    from imagecached.imagecache import Decision, ImageCache, PodImages, Problem
     from imagecached.store.records import FsckReport, GcReport, Image, ImageRecord, Layer, Snapshot, Usage
 
 PullState = Literal["resolving", "fetching", "preparing", "ready", "failed"]
@@ -159,6 +161,18 @@ class Containers(Protocol):
         ...
 
 
+class Caches(Protocol):
+    """What is asked of ``imagecached.caches.Caches``."""
+
+    async def apply(self, caches: Iterable[ImageCache]) -> Mapping[str, Applied]: ...
+    async def delete(self, name: str) -> View: ...
+    def view(self, name: str) -> View: ...
+    def list(self) -> Sequence[View]: ...
+    def watch(self, name: str | None = None) -> AsyncGenerator[View | str, None]: ...
+    def decide(self, pod: PodImages) -> Decision: ...
+    async def choose(self, image: str, annotations: Mapping[str, str]) -> Choice: ...
+
+
 class Finding(Protocol):
     """One answer of doctor; ``advice`` is empty when there is nothing to do."""
 
@@ -176,12 +190,14 @@ class Finding(Protocol):
 class Ports:
     """Everything the API talks to.
 
-    ``registration``: None where no containerd is told of images. ``examine`` is run in a thread.
-    ``why_not_ready``: None when ready. ``mount_method``: the rung of the mount ladder in use. ``started``:
-    seconds since the epoch.
+    ``registration``: None where no containerd is told of images. ``problems``: of the files of ImageCaches.
+    ``examine`` is run in a thread. ``why_not_ready``: None when ready. ``mount_method``: the rung of the
+    mount ladder in use. ``started``: seconds since the epoch.
     """
 
     images: Images
+    caches: Caches
+    problems: Callable[[], Sequence[Problem]]
     store: Store
     containers: Containers
     events: EventLog

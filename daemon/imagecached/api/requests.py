@@ -14,6 +14,11 @@ AbsolutePath = Annotated[
     str, Meta(pattern=r"^/[^\x00]*$", max_length=4095, description="An absolute path on the daemon's host.")
 ]
 
+CacheName = Annotated[
+    str, Meta(min_length=1, max_length=253, description="An ImageCache by its name or its id (imc-…).")
+]
+ManifestText = Annotated[str, Meta(max_length=1 << 20, description="YAML or JSON, one or many documents.")]
+
 
 class Request(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Nothing to say."""
@@ -36,6 +41,40 @@ class ImageRequest(Request, frozen=True, kw_only=True):
     """One image by its name."""
 
     name: Name
+
+
+class ApplyRequest(Request, frozen=True, kw_only=True):
+    """ImageCache manifests, one or many documents; ``source``: what problems call them."""
+
+    manifests: ManifestText
+    source: Annotated[str, Meta(max_length=4096)] = "manifest"
+
+
+class CacheRequest(Request, frozen=True, kw_only=True):
+    """One ImageCache by its name or id."""
+
+    name: CacheName
+
+
+class WatchRequest(Request, frozen=True, kw_only=True):
+    """ImageCaches, or one by its name or id; ``timeout_seconds``: end then, 0 = never."""
+
+    name: Annotated[str, Meta(max_length=253)] = ""
+    timeout_seconds: Annotated[float, Meta(ge=0, le=86400 * 366)] = 0.0
+
+
+class MatchRequest(Request, frozen=True, kw_only=True):
+    """Pods, or what has a pod template: Deployment, Job, Knative Service and the like."""
+
+    manifests: ManifestText
+    source: Annotated[str, Meta(max_length=4096)] = "manifest"
+
+
+class ChoiceRequest(Request, frozen=True, kw_only=True):
+    """A container's image, or the id of an ImageCache, and the annotations that a pod would have."""
+
+    image: Name
+    annotations: Annotated[dict[str, str], Meta(max_length=1000)] = {}
 
 
 class MountRequest(Request, frozen=True, kw_only=True):

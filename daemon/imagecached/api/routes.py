@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from imagecached.api import documents as d
-from imagecached.api import handlers, streams
+from imagecached.api import handlers, imagecaches, streams
 from imagecached.api import requests as r
 from imagecached.api.operation import Operation
 
@@ -44,6 +44,55 @@ OPERATIONS: Final = (
         request=r.ImageRequest,
         answers=(d.ImageDescription,),
         handler=handlers.describe_image,
+    ),
+    Operation(
+        method="GET",
+        path="/v1/imagecaches",
+        request=r.Request,
+        answers=(d.ImageCacheList,),
+        handler=imagecaches.list_caches,
+    ),
+    Operation(
+        method="POST",
+        path="/v1/imagecaches",
+        request=r.ApplyRequest,
+        answers=(d.ApplyAnswer,),
+        handler=imagecaches.apply_caches,
+    ),
+    Operation(
+        method="DELETE",
+        path="/v1/imagecaches",
+        request=r.CacheRequest,
+        answers=(d.ImageCacheSummary,),
+        handler=imagecaches.delete_cache,
+    ),
+    Operation(
+        method="GET",
+        path="/v1/imagecaches/describe",
+        request=r.CacheRequest,
+        answers=(d.ImageCacheDescription,),
+        handler=imagecaches.describe_cache,
+    ),
+    Operation(
+        method="GET",
+        path="/v1/imagecaches/watch",
+        request=r.WatchRequest,
+        answers=(d.ImageCacheSummary, d.ImageCacheGone),
+        handler=streams.watch_caches,
+    ),
+    Operation(
+        method="POST",
+        path="/v1/matches",
+        request=r.MatchRequest,
+        answers=(d.MatchAnswer,),
+        handler=imagecaches.match,
+    ),
+    Operation(
+        method="POST",
+        path="/v1/choices",
+        request=r.ChoiceRequest,
+        answers=(d.ImageChoice,),
+        handler=imagecaches.choose,
     ),
     Operation(
         method="GET",

@@ -118,6 +118,32 @@ async def _checking(call: Call[requests.FsckRequest]) -> Lines:
         yield end
 
 
+async def watch_caches(call: Call[requests.WatchRequest]) -> Lines:
+    """ImageCaches as they are, then each whenever it changes, and when it has gone."""
+    if call.request.name:
+        call.ports.caches.view(call.request.name)
+    return _watching(call)
+
+
+async def _watching(call: Call[requests.WatchRequest]) -> Lines:
+    wanted = call.request
+    end = asyncio.get_running_loop().time() + wanted.timeout_seconds if wanted.timeout_seconds else None
+    async with aclosing(call.ports.caches.watch(wanted.name or None)) as changes:
+        while True:
+            scope = asyncio.timeout_at(end)
+            try:
+                async with scope:
+                    change = await anext(changes)
+            except TimeoutError:
+                if not scope.expired():
+                    raise
+                return
+            if isinstance(change, str):
+                yield documents.ImageCacheGone(id=change)
+            else:
+                yield convert.cache_summary(change)
+
+
 async def events(call: Call[requests.EventsRequest]) -> Lines:
     """What happened, oldest first."""
     return _events(call)

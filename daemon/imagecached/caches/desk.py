@@ -143,4 +143,4 @@ class Desk:
     def removed(self, going: plan.Going, life: Life) -> None:
         """A cache has gone."""
         self.metrics.cache_removed(going.cause)
-        self.tell("imagecache_removed", life, reason=going.cause, message=going.message)
+        self.tell("imagecache_removed", life, reason=going.cause, why=going.message)

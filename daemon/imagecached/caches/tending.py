@@ -100,8 +100,10 @@ class Tending:
             try:
                 if await self._step(seen):
                     return
-            except ImagecachedError as error:  # the state could not be written: the disk is full, say
-                log.warning("cache not tended", extra={"cache": self.life.name, "error": str(error)})
+            except Exception as error:
+                known = isinstance(error, ImagecachedError)
+                facts = {"cache": self.life.name, "error": str(error)}
+                log.warning("cache not tended", exc_info=None if known else error, extra=facts)
                 await self._rest(plan.MOST_BACKOFF / 10, seen)
 
     async def move(self, status: Status) -> None:

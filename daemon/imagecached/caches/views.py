@@ -13,7 +13,8 @@ from imagecached.imagecache import ImageCache, Status
 class View:
     """``cache`` None: its declaration cannot be read at present.
 
-    ``names``: image as written → the reference by digest that serves. ``settled``: nothing is being done about it.
+    ``names``: image as written → the reference by digest that serves. ``settled``: nothing is being done
+    about it.
     """
 
     id: str

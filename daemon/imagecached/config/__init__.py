@@ -6,6 +6,7 @@ units are in the names; no key holds a secret, only paths of files that do.
 """
 
 from imagecached.config.sections import (
+    CachesSection,
     Config,
     ContainerdSection,
     ControllerSection,
@@ -25,6 +26,7 @@ from imagecached.config.text import render
 
 __all__ = [
     "DEFAULT_PATH",
+    "CachesSection",
     "Config",
     "ContainerdSection",
     "ControllerSection",

@@ -208,6 +208,37 @@ class StoreSection(msgspec.Struct, frozen=True, kw_only=True):
         return max(self.free_bytes, disk_bytes * self.free_percent // 100)
 
 
+class CachesSection(msgspec.Struct, frozen=True, kw_only=True):
+    """ImageCaches of this machine."""
+
+    dir: Annotated[
+        Path, _says("Folder of ImageCache manifests (*.yaml, *.yml, *.json); watched, may be missing.")
+    ] = Path("/etc/imagecached/caches.d")
+    secrets_dir: Annotated[
+        Path,
+        _says("Pull secrets as <namespace>/<name>, each in the form of docker's config.json."),
+    ] = Path("/etc/imagecached/secrets")
+    at_once: Annotated[int, _says("ImageCaches built at the same time.", ge=1, le=64)] = 4
+    compare_interval_seconds: Annotated[
+        float,
+        _says("How often tags are compared with their registry, to show which have moved; 0 = never.", ge=0),
+    ] = 3600.0
+    automatic: Annotated[
+        bool, _says("Make an ImageCache for a container that asked for one and found none.")
+    ] = True
+    most_automatic: Annotated[
+        int, _says("Automatic ImageCaches kept; of more the longest unused go.", ge=0, le=10_000)
+    ] = 25
+    most_manual: Annotated[
+        int,
+        _says(
+            "Other ImageCaches kept; of more the longest unused go that say elimination-strategy: LRU.",
+            ge=0,
+            le=100_000,
+        ),
+    ] = 500
+
+
 class LimitsSection(msgspec.Struct, frozen=True, kw_only=True):
     """What one layer may cost; a layer beyond is refused as corrupt."""
 
@@ -319,6 +350,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     registry: RegistrySection = RegistrySection()
     pull: PullSection = PullSection()
     store: StoreSection = StoreSection()
+    caches: CachesSection = CachesSection()
     limits: LimitsSection = LimitsSection()
     kubernetes: KubernetesSection = KubernetesSection()
     controller: ControllerSection = ControllerSection()

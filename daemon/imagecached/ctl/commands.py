@@ -15,9 +15,11 @@ SOCKET_VARIABLE: Final = "IMAGECACHED_DAEMON__SOCKET"
 FORMS: Final = ("table", "json", "yaml")
 MODES: Final = ("handler", "default")
 CONTAINERD_CONFIG: Final = "/etc/containerd/config.toml"
-KINDS: Final = ("images", "snapshots", "layers")
+KINDS: Final = ("imagecaches", "images", "snapshots", "layers")
+CACHES: Final = ("imagecaches", "imagecache", "imc", "ic")
+"""The kind and its other names, as in a cluster."""
 
-_IMAGE: Final = Argument("image", "IMAGE")
+_IMAGE: Final = Argument("image", "IMAGE|imc-ID")
 _IMAGES: Final = Argument("images", "IMAGE...")
 _DIRECTORY: Final = Argument("directory", "DIRECTORY", read=realpath)
 _OUTPUT: Final = Option(
@@ -27,6 +29,11 @@ _WIDE_OUTPUT: Final = Option(
     "-o --output", "How to print the answer; table by default, wide says more.", "table|wide|json|yaml",
     read=one_of("wide", *FORMS),
 )  # fmt: skip
+
+_ANNOTATIONS: Final = Option(
+    "-a --annotation", "As on a pod: which ImageCache to use.", "KEY=VALUE", many=True
+)
+_FILES: Final = Option("-f --filename", "A file of manifests, - for standard input.", "FILE", many=True)
 
 PROGRAM: Final = Command(
     "", "", "Container images, ready in milliseconds.",
@@ -38,6 +45,14 @@ PROGRAM: Final = Command(
 """What comes before the command; the command and what follows are its ``words``."""
 
 _COMMANDS: Final = (
+    Command(
+        "apply", "caches", "Declare ImageCaches; the daemon keeps them, also over a restart.",
+        _FILES,
+        Option("--wait", "Until each is Ready or has failed; the exit code says which."),
+        Option("--timeout", "Wait at most so long; 0 = for ever.", "SECONDS", default=0, read=natural),
+        Option("-q --quiet", "No progress."),
+        _OUTPUT,
+    ),
     Command(
         "blobs", "images",
         "Bring layers into containerd as the registry has them, to push or export.",
@@ -56,8 +71,13 @@ _COMMANDS: Final = (
         Option("--root", "The daemon's root, if it is elsewhere.", "DIRECTORY", default=""),
     ),
     Command(
-        "describe", "images", "One image: layers, sizes, how each was obtained, where the time went, events.",
-        _IMAGE, _OUTPUT,
+        "delete", "caches", "Take back ImageCaches that were applied; containers keep what they use.",
+        Argument("names", "NAME|imc-ID..."),
+    ),
+    Command(
+        "describe", "images",
+        "An image or an ImageCache: layers, sizes, where the time went, events.",
+        Argument("image", "IMAGE|NAME|imc-ID"), _OUTPUT,
     ),
     Command(
         "doctor", "upkeep", "Can this host do it, and what to do if not. Works without a daemon, as root.",
@@ -80,11 +100,16 @@ _COMMANDS: Final = (
     ),
     Command(
         "get", "images", "What is there: all of a kind, or one by its name or the start of its digest.",
-        Argument("kind", "|".join(KINDS), read=one_of(*KINDS)), Argument("name", "[NAME]"), _WIDE_OUTPUT,
+        Argument("kind", "|".join(KINDS), read=one_of(*CACHES, *KINDS[1:])), Argument("name", "[NAME]"),
+        Option("-w --watch", "Print ImageCaches again whenever one changes."), _WIDE_OUTPUT,
+    ),
+    Command(
+        "match", "caches", "Which ImageCache would a pod get, and why. Takes whatever has a pod template.",
+        _FILES, _OUTPUT,
     ),
     Command(
         "mount", "use", "Mount an image's tree on an empty DIRECTORY; pulls the image if it is not here.",
-        _IMAGE, _DIRECTORY, Option("--read-write", "Allow changes, which umount drops."),
+        _IMAGE, _DIRECTORY, Option("--read-write", "Allow changes, which umount drops."), _ANNOTATIONS,
     ),
     Command(
         "pull", "images", "Make images ready.",
@@ -104,6 +129,7 @@ _COMMANDS: Final = (
         Option("-e --env", "Over the image's environment.", "NAME=VALUE", many=True),
         Option("-w --workdir", "Instead of the image's.", "DIR", default=""),
         Option("-u --user", "Instead of the image's.", "USER[:GROUP]", default=""),
+        _ANNOTATIONS,
         mixed=False,
     ),
     Command("umount", "use", "Undo a mount.", _DIRECTORY),

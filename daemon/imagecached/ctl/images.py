@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from imagecached.ctl.client import error_of
+from imagecached.ctl.commands import CACHES
 from imagecached.ctl.output import age, print_document, print_fields, print_table, seconds, short, size
 from imagecached.ctl.program import complain
 from imagecached.ctl.progress import display
-from imagecached.errors import NotFound
+from imagecached.errors import InvalidInput, NotFound
 from imagecached.exits import DONE, EXIT_CODES
 
 TYPE_CHECKING = False
@@ -66,8 +67,15 @@ def _pulled_row(image: Mapping[str, Any]) -> tuple[str, ...]:
     return (image["image"], "Ready", "100%", downloaded, reused, *phases)
 
 
-def get(call: Call, *, kind: str, name: str | None) -> None:
+def get(call: Call, *, kind: str, name: str | None, watch: bool) -> None:
     """What is there: all of ``kind``, or one by its name or (the beginning of) its digest."""
+    if kind in CACHES:
+        from imagecached.ctl.cacheviews import get_caches
+
+        get_caches(call, name, watch=watch)
+        return
+    if watch:
+        raise InvalidInput(f"get {kind}: only imagecaches can be watched")
     if kind == "images" and name:
         items = [call.daemon.get("/v1/images/describe", name=name)["image"]]
     else:
@@ -131,8 +139,19 @@ _WIDE: Final = {"images": ((*_TABLES["images"][0], "CONTAINERD", "REASON"), _wid
 
 
 def describe(call: Call, *, image: str) -> None:
-    """All that is known of one image."""
-    answer = call.daemon.get("/v1/images/describe", name=image)
+    """All that is known of one image, or of an ImageCache where no image has this name."""
+    try:
+        answer = _described(call.daemon, image)
+    except (NotFound, InvalidInput):
+        from imagecached.ctl.cacheviews import bare, describe_cache
+
+        try:
+            describe_cache(call, bare(image))
+        except (NotFound, InvalidInput):
+            pass
+        else:
+            return
+        raise
     if call.form != "table":
         print_document(answer, call.form)
         return
@@ -157,6 +176,12 @@ def describe(call: Call, *, image: str) -> None:
     print_table(head, [_described_row(layer) for layer in answer["layers"]], indent="  ")
     print("Events:")
     print_events(answer["events"], indent="  ")
+
+
+def _described(asked: Daemon, image: str) -> dict[str, Any]:
+    if image.startswith("imc-"):
+        raise NotFound(f"no ImageCache {image}")
+    return asked.get("/v1/images/describe", name=image)
 
 
 def _when(moment: str) -> str:

@@ -12,7 +12,6 @@ if TYPE_CHECKING:
     Form = Literal["table", "wide", "json", "yaml"]
 
 _UNITS: Final = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
-_STEPS: Final = ((86400, "d"), (3600, "h"), (60, "m"), (1, "s"))
 _DIGEST_DIGITS: Final = 12
 
 
@@ -79,11 +78,38 @@ def seconds(duration: float) -> str:
 
 
 def age(moment: str, now: float | None = None) -> str:
-    """How long ago an RFC 3339 time is: ``42s``, ``5m``, ``3h``, ``9d``."""
+    """How long ago an RFC 3339 time is, as kubectl says it: ``42s``, ``5m10s``, ``3h20m``, ``9d``."""
     from datetime import datetime
 
-    passed = max(0, int((time.time() if now is None else now) - datetime.fromisoformat(moment).timestamp()))
-    return next((f"{passed // length}{unit}" for length, unit in _STEPS if passed >= length), "0s")
+    passed = (time.time() if now is None else now) - datetime.fromisoformat(moment).timestamp()
+    return duration(max(0, int(passed)))
+
+
+def duration(passed: int) -> str:
+    """Seconds as kubectl writes them (apimachinery: util/duration, HumanDuration): two units while they
+    matter.
+    """
+    minutes, hours, days = passed // 60, passed // 3600, passed // 86400
+    if passed < 2 * 60:
+        return f"{passed}s"
+    if minutes < 10:
+        return _two(minutes, "m", passed % 60, "s")
+    if minutes < 3 * 60:
+        return f"{minutes}m"
+    if hours < 8:
+        return _two(hours, "h", minutes % 60, "m")
+    if hours < 48:
+        return f"{hours}h"
+    if days < 8:
+        return _two(days, "d", hours % 24, "h")
+    if days < 2 * 365:
+        return f"{days}d"
+    years = days // 365
+    return _two(years, "y", days % 365, "d") if years < 8 else f"{years}y"
+
+
+def _two(first: int, unit: str, second: int, smaller: str) -> str:
+    return f"{first}{unit}{second}{smaller}" if second else f"{first}{unit}"
 
 
 def short(digest: str | None) -> str:

@@ -52,12 +52,16 @@ class Lines(Silent):
 
 def _sentence(progress: Mapping[str, Any]) -> str:
     done, total = progress["bytes_done"], progress["bytes_total"]
-    if not progress["layers"]:
+    layers = progress.get("layers")  # an ImageCache's are not told
+    if not layers and (layers is not None or not total):
         return str(progress["state"])
-    ready = sum(layer["done_bytes"] == layer["size_bytes"] for layer in progress["layers"])
+    if layers is None:
+        reused = size(progress["bytes_reused"])
+        return f"{progress['state']} {percent(done, total)}, {size(done)} of {size(total)}, {reused} reused"
+    ready = sum(layer["done_bytes"] == layer["size_bytes"] for layer in layers)
     return (
         f"{progress['state']} {percent(done, total)}, {size(done)} of {size(total)},"
-        f" {ready} of {len(progress['layers'])} layers, {size(progress['bytes_reused'])} reused"
+        f" {ready} of {len(layers)} layers, {size(progress['bytes_reused'])} reused"
     )
 
 
@@ -92,7 +96,7 @@ class Bars(Silent):
         image, state = progress["image"], progress["state"]
         if image not in self._bars:
             self._bars[image] = self._progress.add_task(image, total=None, state=state)
-        total = progress["bytes_total"] if progress["layers"] else None
+        total = progress["bytes_total"] if progress.get("layers", True) else None
         self._progress.update(self._bars[image], total=total, completed=progress["bytes_done"], state=state)
 
 

@@ -30,8 +30,18 @@ def _pulling_if_needed(asked: Daemon, image: str, act: Callable[[], dict[str, An
         return act()
 
 
-def mount(call: Call, *, image: str, directory: str, read_write: bool) -> None:
+def _chosen(asked: Daemon, image: str, annotation: Sequence[str]) -> str:
+    """The image that an ImageCache has for this one, if one was asked for."""
+    if not (annotation or image.startswith("imc-")):
+        return image
+    from imagecached.ctl.caches import choose
+
+    return choose(asked, image, dict(_variable(text) for text in annotation))
+
+
+def mount(call: Call, *, image: str, directory: str, read_write: bool, annotation: Sequence[str]) -> None:
     """Mount an image's tree on an empty ``directory``; pulls the image if it is not here."""
+    image = _chosen(call.daemon, image, annotation)
     body = {"image": image, "target": directory, "read_write": read_write}
     _pulling_if_needed(call.daemon, image, lambda: call.daemon.post("/v1/mounts", body))
 
@@ -42,13 +52,21 @@ def umount(call: Call, *, directory: str) -> None:
 
 
 def run(
-    call: Call, *, image: str, command: Sequence[str], env: Sequence[str], workdir: str, user: str
+    call: Call,
+    *,
+    image: str,
+    command: Sequence[str],
+    env: Sequence[str],
+    workdir: str,
+    user: str,
+    annotation: Sequence[str],
 ) -> int:
     """Run a container of ``image`` and return its exit code; pulls the image if it is not here."""
     from imagecached.ctl.runtime import run_bundle
 
     if os.geteuid() != 0:
         raise AccessDenied("running a container needs root")
+    image = _chosen(call.daemon, image, annotation)
     body = {
         "image": image,
         "arguments": command,

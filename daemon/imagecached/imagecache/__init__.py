@@ -18,7 +18,7 @@ from imagecached.imagecache.ids import (
     rollout_rank,
     uid_of_name,
 )
-from imagecached.imagecache.manifests import Parsed, parse_manifests
+from imagecached.imagecache.manifests import Parsed, ParsedPods, parse_manifests, parse_pods
 from imagecached.imagecache.matching import Decision, Limits, Verdict, match, match_indexed
 from imagecached.imagecache.model import API_VERSION, KIND, ImageCache, Options, SecretName, Toleration
 from imagecached.imagecache.pods import PodImages, misplaced
@@ -56,6 +56,7 @@ __all__ = [
     "NodeReport",
     "Options",
     "Parsed",
+    "ParsedPods",
     "Phase",
     "PodImages",
     "Problem",
@@ -76,6 +77,7 @@ __all__ = [
     "misplaced",
     "parse_manifests",
     "parse_object",
+    "parse_pods",
     "parse_status",
     "phases",
     "read_cache",

@@ -11,6 +11,7 @@ from imagecached.imagecache import yamltext
 from imagecached.imagecache.documents import read_cache
 from imagecached.imagecache.findings import Findings, Problem
 from imagecached.imagecache.model import API_VERSION, ImageCache
+from imagecached.imagecache.pods import PodImages
 
 _LISTS: Final = (("v1", "List"), (API_VERSION, "ImageCacheList"))
 _MAX_ITEMS: Final = 1000
@@ -46,6 +47,32 @@ def parse_manifests(text: bytes, source: str) -> Parsed:
                 warnings += _placed(findings.warnings, where)
             problems += _placed(findings.problems, where)
     return Parsed(tuple(caches.values()), tuple(problems), tuple(warnings))
+
+
+@dataclass(frozen=True, slots=True)
+class ParsedPods:
+    """Every pod, and pod template, that was found."""
+
+    pods: tuple[PodImages, ...] = ()
+    problems: tuple[Problem, ...] = ()
+
+
+def parse_pods(text: bytes, source: str) -> ParsedPods:
+    """Every pod, or what has a pod template, in ``text``. Never raises."""
+    pods: list[PodImages] = []
+    problems: list[Problem] = []
+    try:
+        chunks = yamltext.split(text)
+    except InvalidInput as error:
+        return ParsedPods(problems=(Problem(source, "", str(error)),))
+    for chunk in chunks:
+        title = f"document {chunk.number}" if len(chunks) > 1 else ""
+        for where, document in _documents(chunk, title, source, problems):
+            try:
+                pods.append(PodImages.of(document))
+            except InvalidInput as error:
+                problems.append(Problem(source, where, str(error)))
+    return ParsedPods(tuple(pods), tuple(problems))
 
 
 def _documents(

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -160,6 +161,14 @@ async def _cancelled() -> AsyncIterator[asyncio.TaskGroup]:
             raise _End
     except* _End:
         pass
+
+
+@pytest.fixture(autouse=True)
+def log_everything(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
+    """A line that cannot be written is a fault, too; and nothing unforeseen may happen."""
+    caplog.set_level(logging.DEBUG)
+    yield
+    assert [record for record in caplog.get_records("call") if record.exc_info] == []
 
 
 @pytest.fixture

@@ -40,10 +40,16 @@ def test_durations(duration: float, text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("passed", "text"), [(-5, "0s"), (0, "0s"), (59, "59s"), (60, "1m"), (7199, "1h"), (86400 * 9, "9d")]
-)
+    ("passed", "text"),
+    [
+        (-5, "0s"), (0, "0s"), (119, "119s"), (120, "2m"), (150, "2m30s"), (599, "9m59s"), (600, "10m"),
+        (3 * 3600 - 1, "179m"), (3 * 3600, "3h"), (4 * 3600 + 1800, "4h30m"), (8 * 3600, "8h"),
+        (48 * 3600 - 1, "47h"), (48 * 3600, "2d"), (75 * 3600, "3d3h"), (8 * 86400, "8d"),
+        (729 * 86400, "729d"), (730 * 86400, "2y"), (800 * 86400, "2y70d"), (9 * 365 * 86400, "9y"),
+    ],
+)  # fmt: skip
 def test_ages(passed: int, text: str) -> None:
-    """One unit, as kubectl prints them; a clock that was set back is no age."""
+    """As kubectl prints them, two units while they matter; a clock that was set back is no age."""
     assert output.age("2023-11-14T22:13:20Z", now=1_700_000_000 + passed) == text
 
 
