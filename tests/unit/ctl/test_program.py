@@ -64,8 +64,8 @@ def test_help_needs_no_daemon(alone: Ctl) -> None:
     ended = alone("--help")
     assert ended.code == 0
     commands = (
-        "apply blobs containerd-config delete describe doctor events fsck gc get match mount pull rm run umount"
-        " version"
+        "apply blobs containerd-config delete describe doctor events fsck gc get match mount pull rm run"
+        " umount version"
     ).split()
     lines = ended.out.partition("Commands:\n")[2].splitlines()
     assert [line.split()[0] for line in lines] == commands
