@@ -30,6 +30,7 @@ CacheResult = Literal["ready", "failed"]
 MatchResult = Literal["explicit", "full", "partial", "missed", "refused"]
 
 REMOVALS: Final = ("Deleted", "Expired", "Failed", "Unused", "Idle", "TooMany", "DiskPressure")
+WATCH_RESTARTS: Final = ("ended", "expired", "resync", "error")
 CACHE_PHASES: Final = ("Pending", "Creating", "Ready", "Failed", "Updating", "UpdateFailed")
 _CACHE_RESULTS: Final[tuple[CacheResult, ...]] = get_args(CacheResult)
 _MATCH_RESULTS: Final[tuple[MatchResult, ...]] = get_args(MatchResult)
@@ -45,6 +46,7 @@ class Readings:
     ``logical_bytes`` sums every image's layers, shared ones as often as they are used: divided by
     ``layer_bytes`` it is the gain of sharing.
     ``waiting``: pulls and layers that wait for their turn. ``caches``: how many are in each phase.
+    ``connected``: does the cluster's API server answer; None where there is no cluster.
     """
 
     layer_files: int
@@ -56,6 +58,7 @@ class Readings:
     waiting_images: int = 0
     waiting_layers: int = 0
     caches: Mapping[str, int] = field(default_factory=dict)
+    connected: bool | None = None
 
 
 class Metrics:
@@ -96,6 +99,18 @@ class Metrics:
             ["result", "reason"],
             registry=self._registry,
         )
+        self._requests = Counter(
+            "imagecached_cluster_requests",
+            "Requests to the API server by verb and status code.",
+            ["verb", "code"],
+            registry=self._registry,
+        )
+        self._watch_restarts = Counter(
+            "imagecached_cluster_watch_restarts",
+            "Watches of the API server that were begun anew.",
+            ["reason"],
+            registry=self._registry,
+        )
         self._gc_runs = Counter("imagecached_gc_runs", "Runs of gc.", registry=self._registry)
         self._gc_freed = Counter("imagecached_gc_freed_bytes", "Bytes freed by gc.", registry=self._registry)
         self._cache_builds = Counter(
@@ -131,6 +146,8 @@ class Metrics:
             self._cache_removals.labels(cause)
         for source in _SOURCES:
             self._bytes.labels(source)
+        for reason in WATCH_RESTARTS:
+            self._watch_restarts.labels(reason)
 
     def watch(self, read: Callable[[], Readings]) -> None:
         """Let the gauges show what ``read`` returns; called at each scrape, on the event loop."""
@@ -176,6 +193,14 @@ class Metrics:
         """Count a pod, or a container, that asked for an ImageCache."""
         self._cache_matches.labels(result).inc()
 
+    def requested(self, verb: str, code: str) -> None:
+        """Count a request to the API server; ``code`` is ``none`` when nothing came back."""
+        self._requests.labels(verb, code).inc()
+
+    def watch_restarted(self, reason: str) -> None:
+        """Count a watch that was begun anew; ``reason`` is one of :data:`WATCH_RESTARTS`."""
+        self._watch_restarts.labels(reason).inc()
+
     def gc_ended(self, freed_bytes: int) -> None:
         """Count a run of gc."""
         self._gc_runs.inc()
@@ -210,6 +235,10 @@ class _Gauges(Collector):
         yield GaugeMetricFamily(
             "imagecached_disk_budget_bytes", "Disk the store may use.", now.disk_budget_bytes
         )
+        if now.connected is not None:
+            yield GaugeMetricFamily(
+                "imagecached_cluster_connected", "1 while the API server answers.", float(now.connected)
+            )
         depth = GaugeMetricFamily("imagecached_queue_depth", "Waiting for their turn.", labels=["queue"])
         depth.add_metric(["images"], now.waiting_images)
         depth.add_metric(["layers"], now.waiting_layers)
