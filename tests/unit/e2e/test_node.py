@@ -25,7 +25,8 @@ def node(tmp_path: Path) -> Iterator[Node]:
     options = parse(
         [
             "--image", "unused:1", "--patience", PATIENCE, "--containerd-config", str(config),
-            "--containerd-socket", str(tmp_path / "c.sock"), "--containerd-restart", f"touch {tmp_path}/restarted",
+            "--containerd-socket", str(tmp_path / "c.sock"),
+            "--containerd-restart", f"touch {tmp_path}/restarted",
             "--root", str(tmp_path / "root"), "--run", str(tmp_path / "run"),
         ],
         [],
