@@ -127,9 +127,11 @@ def _registration(parts: Parts, group: asyncio.TaskGroup) -> Registration | None
         check_seconds=section.check_interval_seconds,
         fetch_missing_blobs=section.fetch_missing_blobs,
     )
-    return Registration(
+    registration = Registration(
         containerd, parts.store, parts.registry, settings, group, metrics=parts.metrics, events=parts.events
     )
+    parts.store.before_eviction(registration.unregister)
+    return registration
 
 
 def _begin_registration(

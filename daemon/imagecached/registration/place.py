@@ -7,6 +7,7 @@ nothing missing.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import secrets
 import time
@@ -17,7 +18,14 @@ from typing import Final, Literal
 
 from imagecached import aio
 from imagecached.containerd import Chunks, Namespace, Snapshots
-from imagecached.errors import AlreadyExists, Corrupt, FailedPrecondition, NotFound, Unavailable
+from imagecached.errors import (
+    AlreadyExists,
+    Corrupt,
+    FailedPrecondition,
+    ImagecachedError,
+    NotFound,
+    Unavailable,
+)
 from imagecached.oci.digest import Digest
 from imagecached.oci.documents import Manifest
 from imagecached.oci.parse import parse_manifest
@@ -30,7 +38,7 @@ log = logging.getLogger(__name__)
 _REF: Final = "containerd.io/snapshot.ref"
 _EXPIRE: Final = "containerd.io/gc.expire"
 _LEASE_LIFE: Final = timedelta(hours=1)
-_OLD_LEASE_SECONDS: Final = 600.0
+_END_SECONDS: Final = 3.0
 _FETCHING_SECONDS: Final = 10.0  # a writer that was silent for so long is taken for gone
 _ROUNDS: Final = 4
 
@@ -171,10 +179,10 @@ class Place:
         layers = manifest.layers if isinstance(manifest, Manifest) else ()
         return bool(layers) and all([await content.info(layer.digest) for layer in layers])
 
-    async def end_old_leases(self, now: float) -> None:
+    async def end_old_leases(self) -> None:
         """End those that an earlier run of ours left."""
         for lease in await self._namespace.leases.listed([f'labels."{OWNER}"=={self._owner}']):
-            if lease.id not in self._leases and lease.created < now - _OLD_LEASE_SECONDS:
+            if lease.id not in self._leases:
                 log.info("ending an old lease", extra={"namespace": self.name, "lease": lease.id})
                 await self._namespace.leases.delete(lease.id)
 
@@ -243,10 +251,18 @@ class Place:
         self._leases.add(lease)
         try:
             await self._namespace.leases.create(lease, {_EXPIRE: expire, OWNER: self._owner})
-            yield self._namespace.leased(lease)
-            await self._namespace.leases.delete(lease)
+            try:
+                yield self._namespace.leased(lease)
+            finally:
+                await self._end(lease)
         finally:
             self._leases.discard(lease)
+
+    async def _end(self, lease: str) -> None:
+        """It expires by itself, and the next run looks for it: so this may fail, but must not take long."""
+        with suppress(ImagecachedError, TimeoutError):
+            async with asyncio.timeout(_END_SECONDS):
+                await self._namespace.leases.delete(lease)
 
     async def _collect(self) -> None:
         """Let containerd collect its garbage now, and wait for the end of that."""

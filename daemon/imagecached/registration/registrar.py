@@ -248,7 +248,7 @@ class Registration:
         try:
             await self._sweep()
             for place in self._places:
-                await place.end_old_leases(self._clock())
+                await place.end_old_leases()
         except ImagecachedError as error:
             log.debug("not swept", extra={"reason": str(error)})  # tried again with the next look at all
 

@@ -8,7 +8,7 @@ one synchronous function awaited through ``aio.finish``: wholly done or not at a
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -69,6 +69,7 @@ __all__ = [
 ]
 
 
+LetGo = Callable[..., Awaitable[None]]
 OnProgress = Callable[[int, int], None]
 """Called after every file with (bytes verified, bytes in all)."""
 
@@ -84,6 +85,7 @@ class Store:
         self.layout: Layout = state.layout
         self.ledger = Ledger(state)
         self.shelf = Shelf(state)
+        self._let_go: list[LetGo] = []
         self._on_yielded: list[Callable[[GcReport], None]] = []
 
     @classmethod
@@ -183,6 +185,12 @@ class Store:
         self._state.yielding.append(yielding)
         self._on_yielded.append(on_yielded)
 
+    def before_eviction(self, let_go: LetGo) -> None:
+        """Before bytes are wanted that images would free if nobody else knew them, ``let_go`` is awaited with
+        their names: who told the runtime of them makes it forget them, if it does not use them. Never fails.
+        """
+        self._let_go.append(let_go)
+
     # Mutations: each one thread hop, done or not at all.
 
     @asynccontextmanager
@@ -239,6 +247,8 @@ class Store:
         """See that ``more`` bytes fit, evicting images if that helps; OutOfSpace with the figures if it does
         not.
         """
+        if more:
+            await self._ask_to_let_go(more)
         return self._told(await aio.finish(collect.make_room, self._state, more))
 
     async def gc(self, *, dry_run: bool = False, grace_seconds: float = 0.0) -> GcReport:
@@ -246,8 +256,15 @@ class Store:
 
         Below it, layers of no image stay until ``grace_seconds`` after their last use.
         """
+        if not dry_run:
+            await self._ask_to_let_go()
         report = await aio.finish(collect.collect, self._state, dry_run=dry_run, grace_seconds=grace_seconds)
         return self._told(report)
+
+    async def _ask_to_let_go(self, more: int = 0) -> None:
+        names = await aio.finish(collect.known_elsewhere, self._state, more) if self._let_go else ()
+        for let_go in self._let_go if names else ():
+            await let_go(*names)
 
     def _told(self, report: GcReport) -> GcReport:
         for tell in self._on_yielded if report.owners and not report.dry_run else ():

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from imagecached.errors import OutOfSpace
+from imagecached.oci.chain import chain_ids
 from imagecached.oci.digest import Digest
 from imagecached.store import gc, images, ledger, pins
 from imagecached.store.files import scan, take_away, unlink_all
@@ -60,12 +61,28 @@ def make_room(state: State, more: int) -> GcReport:
     return report
 
 
-def take_inventory(state: State, grace_seconds: float = 0.0) -> gc.Inventory:
-    """What there is and what is wanted of it, as of now; the caller holds the store's lock."""
+def known_elsewhere(state: State, more: int = 0) -> tuple[str, ...]:
+    """Images that would go for ``more`` bytes, or to get below the low watermark, if the runtime let go of
+    what it only knows and does not use. Empty if nothing need go, or if it would not be enough.
+    """
+    with state.db.lock:
+        need = state.budget.shortage(more)
+        want = max(need, state.budget.excess(more))
+        if not want or (more and not need):
+            return ()
+        plan = gc.plan(take_inventory(state, let_go=True), want=want)
+        return plan.images if plan.freed_bytes >= need else ()
+
+
+def take_inventory(state: State, grace_seconds: float = 0.0, *, let_go: bool = False) -> gc.Inventory:
+    """What there is and what is wanted of it, as of now; the caller holds the store's lock.
+
+    ``let_go``: as it would be if the runtime knew no image of ours but those it uses.
+    """
     wanted = pins.every(state)
     yielding = _yielding(state)
     kept = {Digest(pin.value) for pin in wanted if pin.kind != "image"}
-    kept |= ledger.kept(state)
+    kept |= ledger.kept(state) - (_idle(state) if let_go else frozenset())
     kept |= state.holds.digests()  # before the mounts: each is leased until it is seen
     for in_use in state.in_use:
         kept |= in_use()
@@ -97,6 +114,15 @@ class _Decision:
     report: GcReport
     files: tuple[Path, ...]
     doomed: frozenset[Digest]
+
+
+def _idle(state: State) -> frozenset[Digest]:
+    """Chains of our own images that stand below nothing of the runtime's that may be mounted."""
+    ours = state.db.survey("SELECT diff_ids FROM images")
+    chains = {
+        chain_id for (text,) in ours for chain_id in chain_ids([Digest(one) for one in text.split(" ")])
+    }
+    return frozenset(chains) - ledger.needed(state)
 
 
 def _links(state: State) -> Iterator[tuple[Digest, gc.Link]]:

@@ -160,7 +160,7 @@ class Ledger:
 
     def needed_chains(self) -> frozenset[Digest]:
         """The prepared chains below active snapshots and views: they may be mounted at any moment."""
-        return frozenset(Digest(row[0]) for row in self._db.read(_NEEDED))
+        return needed(self._state)
 
     def pays(self, record: Record) -> bool:
         """Whether ``record`` is the oldest of those whose topmost layer is the same file: it is charged."""
@@ -187,6 +187,11 @@ def kept(state: State) -> frozenset[Digest]:
     """The chains that records stand for: the runtime may ask for them at any time, so gc keeps them."""
     rows = state.db.read("SELECT DISTINCT chain_id FROM records WHERE chain_id IS NOT NULL")
     return frozenset(Digest(row[0]) for row in rows)
+
+
+def needed(state: State) -> frozenset[Digest]:
+    """Of these the ones below active snapshots and views."""
+    return frozenset(Digest(row[0]) for row in state.db.read(_NEEDED))
 
 
 def _sealed(record: Record) -> tuple[schema.Value, ...]:

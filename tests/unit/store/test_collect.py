@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from functools import partial
+
 import pytest
 
 from imagecached.errors import OutOfSpace
 from imagecached.oci.digest import Digest
 from imagecached.store import collect, images, layers, pins, snapshots
+from imagecached.store.ledger import Book, Ledger, Record
 from imagecached.store.points import arm
-from imagecached.store.records import GcReport, PinKind, StorePolicy
+from imagecached.store.records import GcReport, ImageRecord, PinKind, StorePolicy
 from imagecached.store.state import State
 from tests.unit.store.building import (
     Clock,
@@ -315,3 +319,38 @@ def test_layers_of_a_failed_pull_stay_for_a_while(state: State, clock: Clock) ->
     set_policy(state, StorePolicy(free_bytes=0))
     clock.now += 60
     assert collect.collect(state, grace_seconds=60).layers == (layer(1).diff_id,)
+
+
+def test_images_that_the_runtime_only_knows_could_go(state: State) -> None:
+    """They are named when bytes are wanted, least recently used first; what a container stands on is not, nor
+    is anything named where it would not be enough.
+    """
+    used, known, newest = (pulled(state, name, layer(number)) for number, name in enumerate(("a", "b", "c")))
+    records = [adopted(image, number) for number, image in enumerate((used, known, newest))]
+    container = replace(records[0], name="c1", number=9, kind="active", parent=records[0].name, chain_id=None)
+    for record in (*records, container):
+        Ledger(state).change(partial(Book.put, record=record))
+    size = state.budget.used()
+    set_policy(state, StorePolicy(quota_bytes=size, free_bytes=0, gc_high=1.0, gc_low=1.0))
+    assert collect.known_elsewhere(state) == ()
+    assert collect.known_elsewhere(state, 1) == (known.name,)
+    assert collect.known_elsewhere(state, size) == ()
+    with pytest.raises(OutOfSpace):
+        collect.make_room(state, 1)
+    Ledger(state).shrink(lambda book: book.drop(records[1]))
+    assert collect.make_room(state, 1).images == (known.name,)
+
+
+def adopted(image: ImageRecord, number: int) -> Record:
+    """The runtime knows the image's chain."""
+    return Record(
+        snapshotter="s",
+        name=f"k/{number}",
+        number=number,
+        kind="committed",
+        parent="",
+        labels={},
+        created=1,
+        updated=1,
+        chain_id=image.chain_id,
+    )
