@@ -6,11 +6,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from imagecached.imagecache import annotations as keys
+from imagecached.imagecache.annotations import AUTOMATIC, FIRST_POD
 from imagecached.imagecache.candidates import Candidate
 from imagecached.imagecache.ids import automatic_name
 from imagecached.imagecache.model import API_VERSION, KIND, MAX_IMAGES, MAX_SIZE_GIB, MIN_SIZE_GIB
 from imagecached.imagecache.pods import PodImages, whole_gib
+from imagecached.imagecache.references import key
 from imagecached.oci.reference import Reference
 
 _MAX_SECRETS: Final = 20
@@ -36,8 +37,8 @@ class Creation:
             "kind": KIND,
             "metadata": {
                 "name": self.name,
-                "labels": {keys.AUTOMATIC: "true"},
-                "annotations": {keys.FIRST_POD: self.first_pod},
+                "labels": {AUTOMATIC: "true"},
+                "annotations": {FIRST_POD: self.first_pod},
             },
             "spec": spec,
         }
@@ -59,11 +60,12 @@ def creation(
     if len(images) > MAX_IMAGES:
         return None, f"no cache is made: {len(images)} images are more than the {MAX_IMAGES} of one cache"
     name = automatic_name(images)
-    for candidate in sorted(candidates, key=lambda one: one.cache.name):
-        if candidate.cache.name == name:
-            return None, f"{name} was made for these images and is {candidate.state}"
-        if candidate.will_hold(references.values()):
-            return None, f"{candidate.cache.name} will hold them all and is {candidate.state}"
+    keys = list(map(key, references.values()))
+    coming = (one for one in candidates if one.cache.name == name or one.will_hold(keys))
+    first = min(coming, key=lambda one: (one.cache.name != name, one.cache.name), default=None)
+    if first is not None:
+        what = "was made for these images" if first.cache.name == name else "will hold them all"
+        return None, f"{first.cache.name} {what} and is {first.state}"
     return _made(pod, name, images), f"{name} is made for the next pod"
 
 

@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import chain
-from typing import Final
+from typing import Final, TypeAlias
 
 from imagecached.imagecache.model import ImageCache
-from imagecached.imagecache.references import key
 from imagecached.imagecache.status import ImageStatus, Phase, Status
 from imagecached.oci.reference import Reference
 
 _BUILDING: Final[tuple[Phase, ...]] = ("Pending", "Creating", "Updating")
+
+
+_Index: TypeAlias = "dict[str, dict[str, Candidate]]"  # word → name of a cache → the cache
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -23,12 +25,14 @@ class Candidate:
     serves; ``declared``: of what is declared.
     """
 
+    id: str
     cache: ImageCache
     status: Status
     serving: Mapping[str, ImageStatus] = field(repr=False)
     coming: frozenset[str] = field(repr=False)
     repositories: frozenset[str] = field(repr=False)
     declared: frozenset[str] = field(repr=False)
+    serving_bytes: int
 
     @classmethod
     def of(cls, cache: ImageCache, status: Status) -> Candidate:
@@ -39,18 +43,15 @@ class Candidate:
             (*status.images, *declared) if status.phase in _BUILDING or status.build != cache.build else ()
         )
         return cls(
+            cache.id,
             cache,
             status,
             serving=dict(_keys(images)),
             coming=frozenset(name for name, _ in _keys(coming)),
             repositories=frozenset(Reference.parse(image.image).name for image in images),
             declared=frozenset(Reference.parse(image).name for image in cache.images),
+            serving_bytes=sum(image.bytes for image in images),
         )
-
-    @property
-    def id(self) -> str:
-        """``imc-…``."""
-        return self.cache.id
 
     @property
     def state(self) -> str:
@@ -61,18 +62,17 @@ class Candidate:
         building = status.phase in ("Creating", "Updating")
         return f"{status.phase} ({status.progress})" if building else status.phase
 
-    def hits(self, references: Mapping[str, Reference]) -> dict[str, ImageStatus]:
-        """Those of ``references`` (image as written → reference) that match fully, with what they get."""
-        found = ((text, self.serving.get(key(reference))) for text, reference in references.items())
-        return {text: image for text, image in found if image is not None}
+    def hits(self, keys: Mapping[str, str]) -> dict[str, ImageStatus]:
+        """Those of ``keys`` (image as written → :func:`key`) that match fully, with what they get."""
+        return {text: self.serving[name] for text, name in keys.items() if name in self.serving}
 
-    def will_hold(self, references: Iterable[Reference]) -> bool:
+    def will_hold(self, keys: Iterable[str]) -> bool:
         """Is it building what would match all of them fully?"""
-        return bool(self.coming) and all(key(reference) in self.coming for reference in references)
+        return bool(self.coming) and self.coming.issuperset(keys)
 
     def bytes_beside(self, hits: Mapping[str, ImageStatus]) -> int:
         """Unpacked bytes of the images that serve and are not among ``hits``."""
-        return sum(image.bytes for image in self.status.serving if image not in hits.values())
+        return self.serving_bytes - sum({image.image: image.bytes for image in hits.values()}.values())
 
 
 def pin(reference: Reference, image: ImageStatus) -> str:
@@ -87,7 +87,8 @@ class Candidates:
     def __init__(self, candidates: Iterable[Candidate] = ()) -> None:
         self._by_cache_name: dict[str, Candidate] = {}
         self._by_id: dict[str, Candidate] = {}
-        self._by_repository: dict[str, dict[str, Candidate]] = {}
+        self._by_repository: _Index = {}
+        self._by_key: _Index = {}
         for candidate in candidates:
             self.put(candidate)
 
@@ -96,8 +97,9 @@ class Candidates:
         name = candidate.cache.name
         self.remove(name)
         self._by_cache_name[name] = self._by_id[candidate.id] = candidate
-        for repository in candidate.repositories | candidate.declared:
-            self._by_repository.setdefault(repository, {})[name] = candidate
+        for index, words in self._indexes(candidate):
+            for word in words:
+                index.setdefault(word, {})[name] = candidate
 
     def remove(self, name: str) -> None:
         """There is no cache of this name."""
@@ -105,11 +107,17 @@ class Candidates:
         if candidate is None:
             return
         self._by_id.pop(candidate.id, None)
-        for repository in candidate.repositories | candidate.declared:
-            sharing = self._by_repository[repository]
-            sharing.pop(name, None)
-            if not sharing:
-                del self._by_repository[repository]
+        for index, words in self._indexes(candidate):
+            for word in words:
+                del index[word][name]
+                if not index[word]:
+                    del index[word]
+
+    def _indexes(
+        self, candidate: Candidate
+    ) -> Iterator[tuple[dict[str, dict[str, Candidate]], Iterable[str]]]:
+        yield self._by_repository, candidate.repositories | candidate.declared
+        yield self._by_key, candidate.serving
 
     def named(self, name: str) -> Candidate | None:
         """By id or by name."""
@@ -119,6 +127,18 @@ class Candidates:
         """Every candidate that serves, or is to serve, a repository of ``references``."""
         found = (self._by_repository.get(reference.name, {}).values() for reference in references)
         return list(dict.fromkeys(chain.from_iterable(found)))
+
+    def by_degree(self, keys: Iterable[str], sharing: Iterable[Candidate]) -> Iterator[list[Candidate]]:
+        """``sharing``, in groups by how many of ``keys`` match fully: the best group first."""
+        counts = dict.fromkeys(sharing, 0)
+        for name in keys:
+            for candidate in self._by_key.get(name, {}).values():
+                counts[candidate] += 1
+        groups: dict[int, list[Candidate]] = {}
+        for candidate, count in counts.items():
+            groups.setdefault(count, []).append(candidate)
+        for count in sorted(groups, reverse=True):
+            yield groups[count]
 
     def __len__(self) -> int:
         return len(self._by_cache_name)

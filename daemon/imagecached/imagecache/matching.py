@@ -12,14 +12,14 @@ that is closest, then the newest, then the id, so that the answer never depends 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final, Literal, TypeAlias
 
 from imagecached.imagecache.automatic import Creation, creation
 from imagecached.imagecache.candidates import Candidate, Candidates, pin
 from imagecached.imagecache.pods import PodImages
-from imagecached.imagecache.references import readable
+from imagecached.imagecache.references import key, readable
 from imagecached.imagecache.status import ImageStatus
 from imagecached.oci.reference import Reference
 
@@ -87,93 +87,131 @@ class Decision:
 def match(pod: PodImages, candidates: Sequence[Candidate], limits: Limits | None = None) -> Decision:
     """Which of ``candidates`` the pod gets, and why; every one of them has a verdict."""
     chosen = next((one for one in candidates if pod.explicit in (one.id, one.cache.name)), None)
-    return _match(pod, readable(pod.images), chosen, candidates, limits or Limits())
+    return _match(_Asked.by(pod), chosen, candidates, [candidates], limits or Limits(), explain=True)
 
 
 def match_indexed(pod: PodImages, candidates: Candidates, limits: Limits | None = None) -> Decision:
-    """The same answer; those that share nothing with the pod are not looked at and have no verdict."""
-    references = readable(pod.images)
-    chosen = candidates.named(pod.explicit)
-    return _match(pod, references, chosen, candidates.sharing(references.values()), limits or Limits())
+    """The same answer without verdicts; those that share nothing with the pod are not looked at."""
+    asked = _Asked.by(pod)
+    if pod.explicit:
+        return _match(asked, candidates.named(pod.explicit), (), (), limits or Limits())
+    sharing = candidates.sharing(asked.references.values())
+    groups = candidates.by_degree(asked.keys.values(), sharing)
+    return _match(asked, None, sharing, groups, limits or Limits())
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """A pod, with its images parsed: image as written → its reference, and → what must agree."""
+
+    pod: PodImages
+    references: Mapping[str, Reference]
+    keys: Mapping[str, str]
+
+    @classmethod
+    def by(cls, pod: PodImages) -> _Asked:
+        references = readable(pod.images)
+        return cls(pod, references, {text: key(reference) for text, reference in references.items()})
+
+    @property
+    def total(self) -> int:
+        return len(self.pod.images)
 
 
 def _match(
-    pod: PodImages,
-    references: Mapping[str, Reference],
+    asked: _Asked,
     named: Candidate | None,
     candidates: Sequence[Candidate],
+    groups: Iterable[Sequence[Candidate]],
     limits: Limits,
+    *,
+    explain: bool = False,
 ) -> Decision:
-    if pod.explicit:
-        decision = _explicit(pod, references, named)
-    elif pod.auto:
-        decision = _automatic(pod, references, candidates, limits)
+    """``groups``: the candidates, those that may rank higher first."""
+    if asked.pod.explicit:
+        decision = _explicit(asked, named)
+    elif asked.pod.auto:
+        decision = _automatic(asked, candidates, groups, limits, explain=explain)
     else:
-        decision = Decision("off", len(pod.images), "the pod asks for no cache")
-    return replace(decision, warnings=pod.warnings)
+        decision = Decision("off", asked.total, "the pod asks for no cache")
+    return replace(decision, warnings=asked.pod.warnings)
 
 
-def _explicit(pod: PodImages, references: Mapping[str, Reference], chosen: Candidate | None) -> Decision:
-    total = len(pod.images)
+def _explicit(asked: _Asked, chosen: Candidate | None) -> Decision:
+    total = asked.total
     if chosen is None:
-        return Decision("not-found", total, f"ImageCache {pod.explicit} does not exist")
+        return Decision("not-found", total, f"ImageCache {asked.pod.explicit} does not exist")
     if not chosen.status.usable:
         reason = f"ImageCache {chosen.cache.name} ({chosen.id}) is {chosen.state}, not Ready"
         return Decision("not-complete", total, reason, chosen)
-    hits = chosen.hits(references)
+    hits = chosen.hits(asked.keys)
     reason = f"the pod asks for {chosen.cache.name} ({chosen.id}), which holds {_of(len(hits), total)}"
     verdict = Verdict(chosen.id, chosen.cache.name, len(hits), 0, fits=True, reason="asked for by the pod")
-    pinned = _pinned(hits, references)
+    pinned = _pinned(hits, asked.references)
     return Decision("explicit", total, reason, chosen, tuple(hits), pinned, (verdict,))
 
 
 @dataclass(frozen=True, slots=True)
 class _Look:
-    """One candidate as this pod sees it. ``why_not``: what rules it out, or nothing."""
+    """One candidate as this pod sees it. ``rank``, the greater the better: hits, repositories, waste, age."""
 
     candidate: Candidate
     hits: Mapping[str, ImageStatus]
-    repositories: int
-    waste: int
-    why_not: str
+    rank: tuple[int, int, int, float]
 
     @property
     def full(self) -> int:
-        return len(self.hits)
+        return self.rank[0]
 
     @property
-    def rank(self) -> tuple[int, int, int, float]:
-        """Greater is better."""
-        return self.full, self.repositories, -self.waste, self.candidate.cache.created
+    def repositories(self) -> int:
+        return self.rank[1]
+
+    @property
+    def waste(self) -> int:
+        return -self.rank[2]
 
 
 def _automatic(
-    pod: PodImages, references: Mapping[str, Reference], candidates: Sequence[Candidate], limits: Limits
+    asked: _Asked,
+    candidates: Sequence[Candidate],
+    groups: Iterable[Sequence[Candidate]],
+    limits: Limits,
+    *,
+    explain: bool,
 ) -> Decision:
-    looks = [_look(pod, references, candidate) for candidate in candidates]
-    fitting = sorted((look for look in looks if not look.why_not), key=lambda look: look.candidate.id)
-    best = max(fitting, key=lambda look: look.rank, default=None)  # of equals the first: the lowest id
-    verdicts = tuple(_verdict(pod, look, best) for look in looks)
-    total = len(pod.images)
+    looks: list[_Look] = []
+    best: _Look | None = None
+    for group in groups:
+        looks = [_look(asked, candidate) for candidate in group]
+        best = _best(asked, looks)
+        if best is not None:
+            break
+    verdicts = tuple(_verdict(asked, look, best) for look in looks) if explain else ()
+    total = asked.total
     if best is not None and best.full == total:
-        return _chosen("full", best, references, total, verdicts)
-    made, why = creation(pod, references, candidates, allowed=limits.automatic)
+        return _chosen("full", best, asked, verdicts)
+    made, why = creation(asked.pod, asked.references, candidates, allowed=limits.automatic)
     if best is None:
         return Decision("none", total, f"no cache fits the pod; {why}", verdicts=verdicts, create=made)
-    decision = _chosen("partial", best, references, total, verdicts)
+    decision = _chosen("partial", best, asked, verdicts)
     return replace(decision, reason=f"{decision.reason}; {why}", create=made)
 
 
-def _chosen(
-    outcome: Outcome,
-    best: _Look,
-    references: Mapping[str, Reference],
-    total: int,
-    verdicts: tuple[Verdict, ...],
-) -> Decision:
-    reason = f"{best.candidate.cache.name} ({best.candidate.id}) holds {_of(best.full, total)}"
-    pinned = _pinned(best.hits, references)
-    return Decision(outcome, total, reason, best.candidate, tuple(best.hits), pinned, verdicts)
+def _best(asked: _Asked, looks: Sequence[_Look]) -> _Look | None:
+    """The one of the highest rank that nothing rules out; of equals the one with the lowest id."""
+    best: _Look | None = None
+    for look in looks:
+        behind = best is not None and (look.rank, best.candidate.id) < (best.rank, look.candidate.id)
+        if not behind and not _why_not(asked, look):
+            best = look
+    return best
+
+
+def _chosen(outcome: Outcome, best: _Look, asked: _Asked, verdicts: tuple[Verdict, ...]) -> Decision:
+    reason = f"{best.candidate.cache.name} ({best.candidate.id}) holds {_of(best.full, asked.total)}"
+    pinned = _pinned(best.hits, asked.references)
+    return Decision(outcome, asked.total, reason, best.candidate, tuple(best.hits), pinned, verdicts)
 
 
 def _pinned(hits: Mapping[str, ImageStatus], references: Mapping[str, Reference]) -> dict[str, str]:
@@ -181,44 +219,48 @@ def _pinned(hits: Mapping[str, ImageStatus], references: Mapping[str, Reference]
     return {text: pin(references[text], image) for text, image in hits.items() if not references[text].digest}
 
 
-def _look(pod: PodImages, references: Mapping[str, Reference], candidate: Candidate) -> _Look:
-    hits = candidate.hits(references)
-    others = (reference for text, reference in references.items() if text not in hits)
-    repositories = sum(reference.name in candidate.repositories for reference in others)
-    why_not = _why_not(pod, candidate, len(hits), repositories)
-    return _Look(candidate, hits, repositories, candidate.bytes_beside(hits), why_not)
+def _look(asked: _Asked, candidate: Candidate) -> _Look:
+    hits = candidate.hits(asked.keys)
+    repositories = 0
+    if len(hits) < len(asked.references):
+        others = (reference for text, reference in asked.references.items() if text not in hits)
+        repositories = sum(reference.name in candidate.repositories for reference in others)
+    rank = (len(hits), repositories, -candidate.bytes_beside(hits), candidate.cache.created)
+    return _Look(candidate, hits, rank)
 
 
-def _why_not(pod: PodImages, candidate: Candidate, full: int, repositories: int) -> str:
-    total = len(pod.images)
+def _why_not(asked: _Asked, look: _Look) -> str:
+    """What rules the candidate out, or nothing."""
+    pod, candidate, total = asked.pod, look.candidate, asked.total
     if not candidate.status.usable:
         return f"is {candidate.state}, and serves nothing yet"
-    if full + repositories == 0:
+    if look.full + look.repositories == 0:
         return "holds none of the pod's images"
     if candidate.cache.size_gib > pod.ephemeral_gib:
         return (
             f"is a cache of {candidate.cache.size_gib} GiB, more than the pod's {pod.ephemeral_gib:g} GiB of "
             "ephemeral storage (eci-extra-ephemeral-storage adds to it)"
         )
-    if pod.perfect and full < total:
-        return f"holds {_of(full, total)}, and the pod wants all in one cache (imc-perfect-match)"
-    if not pod.perfect and full < pod.count:
-        return f"holds {_of(full, total)}, and the pod wants {pod.count} (imc-match-count-request)"
+    if pod.perfect and look.full < total:
+        return f"holds {_of(look.full, total)}, and the pod wants all in one cache (imc-perfect-match)"
+    if not pod.perfect and look.full < pod.count:
+        return f"holds {_of(look.full, total)}, and the pod wants {pod.count} (imc-match-count-request)"
     return ""
 
 
-def _verdict(pod: PodImages, look: _Look, best: _Look | None) -> Verdict:
-    held = f"holds {_of(look.full, len(pod.images))}"
+def _verdict(asked: _Asked, look: _Look, best: _Look | None) -> Verdict:
+    why_not = _why_not(asked, look)
+    held = f"holds {_of(look.full, asked.total)}"
     if look.repositories:
         held += f" and other versions of {look.repositories}"
-    if look.why_not or best is None:
-        reason = look.why_not
+    if why_not or best is None:
+        reason = why_not
     elif look is best:
         reason = f"chosen: {held}"
     else:
         reason = f"{held}, but {_behind(look, best)}"
     candidate = look.candidate
-    return Verdict(candidate.id, candidate.cache.name, look.full, look.repositories, not look.why_not, reason)
+    return Verdict(candidate.id, candidate.cache.name, look.full, look.repositories, not why_not, reason)
 
 
 def _behind(look: _Look, best: _Look) -> str:
