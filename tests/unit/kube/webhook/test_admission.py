@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import pytest
 
-from imagecached.imagecache import Candidates
+from imagecached.imagecache import Candidate, Candidates
 from imagecached.kube.webhook.admission import Admission
 from imagecached.kube.webhook.decide import Admitted, Rules, Told
 from imagecached.kube.webhook.review import Answer, Request
+from imagecached.oci.reference import Reference
 from tests.unit.imagecache.building import pod
 from tests.unit.kube.webhook.reviewing import asking, known, naming, request
 
@@ -56,6 +57,9 @@ class Broken(Candidates):
     """Breaks when it is asked."""
 
     def named(self, name: str) -> None:
+        raise RuntimeError("planted")
+
+    def sharing(self, references: Iterable[Reference]) -> list[Candidate]:
         raise RuntimeError("planted")
 
 
