@@ -1,4 +1,4 @@
-"""The command line of ``imagecached``: serve, controller, config, version; doctor for a host without daemon.
+"""The command line of ``imagecached``: serve, controller, config, version; doctor and containerd for scripts.
 
 The only place of the daemon that reads argv and turns errors into exit codes. Each command imports what
 it needs.
@@ -11,10 +11,11 @@ import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from imagecached import __version__
 from imagecached.config import Config, load, render
-from imagecached.errors import ImagecachedError
+from imagecached.errors import FailedPrecondition, ImagecachedError
 from imagecached.exits import DONE, EXIT_CODES, FAILED, INTERRUPTED
 
 
@@ -56,8 +57,22 @@ def _parser() -> argparse.ArgumentParser:
         commands.add_parser(name, help=summary, description=summary, parents=[configured]).set_defaults(
             command=command
         )
+    _add_containerd(commands)
     commands.add_parser("version", help="print the version").set_defaults(command=_version)
     return parser
+
+
+def _add_containerd(commands: Any) -> None:
+    """What scripts/install and uninstall call; nothing is started or stopped."""
+    summary = "put our settings into containerd's configuration, or take them out"
+    parser = commands.add_parser("containerd", help=summary, description=summary)
+    parser.add_argument("action", choices=("check", "install", "remove", "serves"))
+    parser.add_argument("--mode", choices=("handler", "default"), default="handler")
+    parser.add_argument(
+        "--destdir", type=Path, default=Path("/"), metavar="DIR", help="all files are below it"
+    )
+    parser.add_argument("--program", default="containerd", metavar="FILE", help="instead of the one on PATH")
+    parser.set_defaults(command=_containerd)
 
 
 def _configuration(chosen: argparse.Namespace) -> Config:
@@ -96,6 +111,35 @@ def _doctor(chosen: argparse.Namespace) -> int:
     findings = doctor.examine(_configuration(chosen))
     keys = ("name", "verdict", "text", "advice")
     print(json.dumps({"findings": [{key: getattr(found, key) for key in keys} for found in findings]}))
+    return DONE
+
+
+def _containerd(chosen: argparse.Namespace) -> int:
+    """``install`` and ``remove`` print whether containerd must be restarted."""
+    from imagecached.doctor import in_use, why_no_pods
+    from imagecached.dropin import Places
+    from imagecached.dropin.setup import DATA, MAIN, RECORDS, Setup
+
+    main, records, data = (chosen.destdir / path.relative_to("/") for path in (MAIN, RECORDS, DATA))
+    setup = Setup(main, records, chosen.program, data)
+    file = chosen.destdir / "etc/imagecached/config.toml"
+    config, default = load(file if file.exists() else None), Places()
+    places = Places(Path(config.snapshotter.socket or default.socket), config.daemon.root)
+    match chosen.action:
+        case "check":
+            setup.check(chosen.mode, places, in_use(setup.address()))
+        case "serves":
+            if why := why_no_pods(setup.address()):
+                raise FailedPrecondition(why)
+        case "install":
+            changed = setup.install(chosen.mode, places, in_use(setup.address()))
+            print("changed" if changed else "unchanged")
+        case "remove":
+            from imagecached.registration.farewell import forget
+
+            for name in forget(setup.address(), config.containerd.namespaces):
+                print(f"containerd forgets {name}, whose layers only we have", file=sys.stderr)
+            print("changed" if setup.undo() else "unchanged")
     return DONE
 
 

@@ -13,8 +13,11 @@ from typing import Any, Final
 
 import pytest
 
+from imagecached.dropin import Places
+
 PROJECT: Final = Path(__file__).resolve().parents[2]
 UNIT: Final = PROJECT / "systemd/imagecached.service"
+SOCKET_UNIT: Final = PROJECT / "systemd/imagecached-snapshots.socket"
 
 
 @pytest.mark.parametrize("name", ["runtime", "build", "dev"])
@@ -105,6 +108,42 @@ def test_systemd_accepts_the_unit(tmp_path: Path) -> None:
         ["systemd-analyze", "verify", "--man=no", copy], capture_output=True, text=True, check=False
     )
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_systemd_accepts_the_socket_unit(tmp_path: Path) -> None:
+    """With the service that it starts, changed by the settings that come with it."""
+    service, settings = tmp_path / UNIT.name, tmp_path / f"{UNIT.name}.d/containerd.conf"
+    service.write_text(
+        UNIT.read_text().replace("ExecStart=/opt/imagecached/venv/bin/imagecached", "ExecStart=/bin/true")
+    )
+    settings.parent.mkdir()
+    shutil.copy(PROJECT / "systemd/containerd.conf", settings)
+    shutil.copy(SOCKET_UNIT, tmp_path)
+    done = subprocess.run(
+        ["systemd-analyze", "verify", "--man=no", tmp_path / SOCKET_UNIT.name],
+        env={**os.environ, "SYSTEMD_UNIT_PATH": f"{tmp_path}:"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_the_socket_is_there_before_containerd_and_for_root_alone() -> None:
+    """It names the place that the daemon is told of, and outlives a daemon that fails for long."""
+    unit, settings = SOCKET_UNIT.read_text(), (PROJECT / "systemd/containerd.conf").read_text()
+    place = re.search("^ListenStream=(.*)$", unit, re.M)
+    assert place
+    assert Path(place[1]) == Places().socket
+    assert f"Environment=IMAGECACHED_SNAPSHOTTER__SOCKET={place[1]}\n" in settings
+    for line in (
+        "Before=containerd.service",
+        "SocketMode=0600",
+        "TriggerLimitIntervalSec=0",
+        "WantedBy=sockets.target",
+    ):
+        assert f"\n{line}\n" in unit
+    assert f"Sockets={SOCKET_UNIT.name}\n" in settings
 
 
 def test_the_unit_keeps_the_mount_namespace_of_the_host_and_the_calls_that_we_make() -> None:

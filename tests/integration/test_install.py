@@ -5,14 +5,17 @@ from __future__ import annotations
 import hashlib
 import os
 import subprocess
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
 import pytest
 
+from tests.support.containerd import CONTAINERD2
 from tests.support.mounts import unmount_below
 
+_FORM: Final = "version = 3"
 PROJECT: Final = Path(__file__).resolve().parents[2]
 
 # Fetching and installing the locked requirements takes as long as the network and the disk take.
@@ -108,3 +111,47 @@ def test_uninstall_refuses_while_a_container_stands_on_an_image(tmp_path: Path) 
         assert not (tmp_path / "var/lib/imagecached").exists()
     finally:
         unmount_below(tmp_path)
+
+
+@pytest.fixture
+def node(tmp_path: Path) -> Path:
+    """A folder that stands for the root of a machine with a configured containerd that does not run."""
+    config = tmp_path / "etc/containerd/config.toml"
+    config.parent.mkdir(parents=True)
+    config.write_text(f'# mine\n{_FORM}\n[grpc]\naddress = "{tmp_path}/no.sock"\n')
+    return tmp_path
+
+
+@pytest.mark.containerd
+@pytest.mark.containerd2
+def test_containerd_is_set_up_and_set_back(node: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The unit's socket and settings, containerd's drop-in; all of it goes again."""
+    monkeypatch.setenv("PATH", f"{CONTAINERD2}:{os.environ['PATH']}")
+    config = node / "etc/containerd/config.toml"
+    before = config.read_bytes()
+    _run(node, PROJECT / "scripts/install", "--containerd", "handler")
+    units = node / "etc/systemd/system"
+    assert "MODE=handler" in (units / "imagecached.service.d/containerd.conf").read_text()
+    assert (units / "imagecached-snapshots.socket").exists()
+    dumped = subprocess.run(
+        ["containerd", "--config", config, "config", "dump"], capture_output=True, text=True, check=True
+    )
+    runtimes = tomllib.loads(dumped.stdout)["plugins"]["io.containerd.cri.v1.runtime"]["containerd"][
+        "runtimes"
+    ]
+    assert runtimes["imagecached"]["snapshotter"] == "imagecached"
+    _run(node, node / "opt/imagecached/uninstall", "--purge")
+    assert config.read_bytes() == before
+    assert _files(node) == {"etc/containerd/config.toml"}
+
+
+@pytest.mark.containerd
+def test_a_node_that_would_break_is_left_alone(node: Path) -> None:
+    """The reason is told and nothing is installed: here a containerd without handlers."""
+    before = _files(node)
+    said = _run(node, PROJECT / "scripts/install", "--containerd", "handler", expect=1)
+    assert "made for containerd 2" in said or "handler mode needs 1.7" in said
+    assert _files(node) == before
+    assert "expected handler or default" in _run(
+        node, PROJECT / "scripts/install", "--containerd", "x", expect=2
+    )

@@ -114,6 +114,16 @@ class Containerd:
             return None
         return CriImage(answer.image.id, answer.image.pinned)
 
+    async def container_disks(self) -> Mapping[str, str]:
+        """The mount point that each container's statistics name for its writable layer, by its id."""
+        answer = await self._wire.ask(methods.CRI_STATS, Empty())
+        return {each.attributes.id: each.writable_layer.fs_id.mountpoint for each in answer.stats}
+
+    async def image_disks(self) -> tuple[str, ...]:
+        """The mount points that statistics of images name; the kubelet looks at the first."""
+        answer = await self._wire.ask(methods.CRI_IMAGE_DISKS, Empty())
+        return tuple(each.fs_id.mountpoint for each in answer.image_filesystems)
+
     async def events(self, filters: Sequence[str] = ()) -> AsyncGenerator[Event, None]:
         """What happens from now on, for ever; Unavailable when containerd goes away.
 

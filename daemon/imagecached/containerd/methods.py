@@ -70,3 +70,5 @@ SUBSCRIBE: Final = Method("/containerd.services.events.v1.Events/Subscribe", pb.
 
 CRI_STATUS: Final = Method("/runtime.v1.RuntimeService/Status", pb.CriStatusAsk, pb.CriStatus)
 CRI_IMAGE: Final = Method("/runtime.v1.ImageService/ImageStatus", pb.CriImageAsk, pb.CriImageAnswer)
+CRI_STATS: Final = Method("/runtime.v1.RuntimeService/ListContainerStats", Empty, pb.CriStatsList)
+CRI_IMAGE_DISKS: Final = Method("/runtime.v1.ImageService/ImageFsInfo", Empty, pb.CriImageDisks)

@@ -132,7 +132,7 @@ def explained(version: Version, mode: Mode, written: Written, places: Places) ->
     """The drop-in as the text of a file."""
     document = settings(version, mode, written.document, places)
     head = f"{mode.capitalize()} mode of imagecached for containerd {version}."
-    if not version.merges and written.files:
+    if not version.merges and section(written.document, "plugins", OLD_CRI):
         head += (
             f"\nIt repeats the CRI section of {written.main}, because containerd 1 lets an imported file"
             "\nreplace a whole section: make it anew after you change something there."

@@ -56,6 +56,11 @@ class Version:
         return self >= Version(1, 7, 16) or Version(1, 6, 32) <= self < Version(1, 7)
 
     @property
+    def finds_relative_patterns(self) -> bool:
+        """A pattern among the imports counts from the folder of its file."""
+        return self >= Version(1, 7, 16)
+
+    @property
     def merges(self) -> bool:
         """An imported file adds to a plugin's section; before, it replaces all of it."""
         return self >= Version(2, 0)

@@ -47,7 +47,7 @@ def read(main: Path, version: Version, *, without: Path | None = None) -> Writte
             raise InvalidInput(f"{main}: imports more than {_FILES} files")
         seen.append(path)
         table = _load(path)
-        waiting += _imported(path, table)
+        waiting += _imported(path, table, version)
         document = _merged(document, table) if version.merges else _replaced(document, table)
     return Written(main, tuple(seen), document)
 
@@ -63,12 +63,14 @@ def _load(path: Path) -> dict[str, Any]:
         raise InvalidInput(f"{path}: cannot be read: {error}") from error
 
 
-def _imported(path: Path, table: Mapping[str, Any]) -> Iterator[Path]:
+def _imported(path: Path, table: Mapping[str, Any], version: Version) -> Iterator[Path]:
     imports = table.get("imports", [])
     if not isinstance(imports, list) or not all(isinstance(each, str) for each in imports):
         raise InvalidInput(f"{path}: imports: expected a list of strings")
     for each in imports:
         found = Path(normpath(path.parent / each))  # as containerd does, which follows no links for it
+        if "*" in each and not each.startswith("/") and not version.finds_relative_patterns:
+            continue  # it counts from a folder that nobody knows
         if "*" in each:  # in folder names too
             yield from sorted(Path(found.anchor).glob(str(found.relative_to(found.anchor))))
         else:

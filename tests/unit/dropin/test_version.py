@@ -41,6 +41,7 @@ def test_what_names_none(text: str) -> None:
         ("honours_pins", "1.7.3", "1.7.2"),
         ("has_exports", "1.6.32", "1.6.31"),
         ("has_exports", "1.7.16", "1.7.15"),
+        ("finds_relative_patterns", "1.7.16", "1.7.15"),
         ("merges", "2.0", "1.7.99"),
         ("transfers", "2.1", "2.0.99"),
     ],

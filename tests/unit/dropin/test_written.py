@@ -9,7 +9,7 @@ import pytest
 from imagecached.dropin import Version, read
 from imagecached.errors import InvalidInput
 
-ONE, TWO = Version(1, 7), Version(2, 1)
+ONE, TWO = Version(1, 7, 16), Version(2, 1)
 
 
 def put(path: Path, text: str) -> Path:

@@ -512,3 +512,41 @@ class CriImageAnswer(_message.Message):
     IMAGE_FIELD_NUMBER: _ClassVar[int]
     image: CriImage
     def __init__(self, image: _Optional[_Union[CriImage, _Mapping]] = ...) -> None: ...
+
+class CriDisk(_message.Message):
+    __slots__ = ("mountpoint",)
+    MOUNTPOINT_FIELD_NUMBER: _ClassVar[int]
+    mountpoint: str
+    def __init__(self, mountpoint: _Optional[str] = ...) -> None: ...
+
+class CriUsage(_message.Message):
+    __slots__ = ("fs_id",)
+    FS_ID_FIELD_NUMBER: _ClassVar[int]
+    fs_id: CriDisk
+    def __init__(self, fs_id: _Optional[_Union[CriDisk, _Mapping]] = ...) -> None: ...
+
+class CriAttributes(_message.Message):
+    __slots__ = ("id",)
+    ID_FIELD_NUMBER: _ClassVar[int]
+    id: str
+    def __init__(self, id: _Optional[str] = ...) -> None: ...
+
+class CriContainerStats(_message.Message):
+    __slots__ = ("attributes", "writable_layer")
+    ATTRIBUTES_FIELD_NUMBER: _ClassVar[int]
+    WRITABLE_LAYER_FIELD_NUMBER: _ClassVar[int]
+    attributes: CriAttributes
+    writable_layer: CriUsage
+    def __init__(self, attributes: _Optional[_Union[CriAttributes, _Mapping]] = ..., writable_layer: _Optional[_Union[CriUsage, _Mapping]] = ...) -> None: ...
+
+class CriStatsList(_message.Message):
+    __slots__ = ("stats",)
+    STATS_FIELD_NUMBER: _ClassVar[int]
+    stats: _containers.RepeatedCompositeFieldContainer[CriContainerStats]
+    def __init__(self, stats: _Optional[_Iterable[_Union[CriContainerStats, _Mapping]]] = ...) -> None: ...
+
+class CriImageDisks(_message.Message):
+    __slots__ = ("image_filesystems",)
+    IMAGE_FILESYSTEMS_FIELD_NUMBER: _ClassVar[int]
+    image_filesystems: _containers.RepeatedCompositeFieldContainer[CriUsage]
+    def __init__(self, image_filesystems: _Optional[_Iterable[_Union[CriUsage, _Mapping]]] = ...) -> None: ...

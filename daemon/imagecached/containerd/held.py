@@ -1,0 +1,41 @@
+"""Which blobs of an image are in containerd's content store, by the labels with which it keeps them."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from imagecached.containerd.client import Namespace
+from imagecached.containerd.nouns import Labels
+
+_REFERENCE: Final = "containerd.io/gc.ref.content."
+CONFIG: Final = f"{_REFERENCE}config"
+"""The label of a manifest that names its config."""
+
+
+async def manifests(namespace: Namespace, digest: str) -> list[Labels]:
+    """Labels of the manifests that are here of an image or index."""
+    content = await namespace.content.info(digest)
+    if content is None:
+        return []
+    if CONFIG in content.labels:
+        return [content.labels]
+    children = [each for name, each in content.labels.items() if name.startswith(f"{_REFERENCE}m.")]
+    found = [await namespace.content.info(child) for child in children]
+    return [each.labels for each in found if each and CONFIG in each.labels]
+
+
+async def has_layers(namespace: Namespace, digest: str) -> bool:
+    """Of some platform, all layers are here, so that any snapshotter could unpack them."""
+    for labels in await manifests(namespace, digest):
+        layers = [each for name, each in labels.items() if name.startswith(f"{_REFERENCE}l.")]
+        if layers and None not in [await namespace.content.info(layer) for layer in layers]:
+            return True
+    return False
+
+
+async def without_layers(namespace: Namespace) -> tuple[str, ...]:
+    """Names of the images that no snapshotter but the one that has them could start."""
+    records = await namespace.images.listed()
+    return tuple(
+        sorted([each.name for each in records if not await has_layers(namespace, each.target.digest)])
+    )

@@ -1,0 +1,38 @@
+"""What containerd must forget before we leave it: images that it could not start without us.
+
+Their layers are nowhere but here, and the kubelet takes an image that containerd knows for present. Once
+forgotten, they are pulled again by whoever needs them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Final
+
+from imagecached.containerd import Containerd
+from imagecached.containerd.held import without_layers
+from imagecached.errors import ImagecachedError
+
+_SECONDS: Final = 60.0
+
+
+def forget(socket: Path, namespaces: tuple[str, ...]) -> tuple[str, ...]:
+    """The names of what was forgotten; nothing if containerd does not answer. Blocks."""
+    try:
+        return asyncio.run(_forget(socket, namespaces))
+    except (ImagecachedError, TimeoutError):
+        return ()
+
+
+async def _forget(socket: Path, namespaces: tuple[str, ...]) -> tuple[str, ...]:
+    containerd, forgotten = Containerd(socket), list[str]()
+    try:
+        async with asyncio.timeout(_SECONDS):
+            for namespace in map(containerd.namespace, namespaces):
+                for name in await without_layers(namespace):
+                    await namespace.images.delete(name)
+                    forgotten.append(name)
+    finally:
+        await containerd.close()
+    return tuple(forgotten)
