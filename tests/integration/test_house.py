@@ -82,7 +82,8 @@ def _modules(contracts: list[dict[str, Any]]) -> set[str]:
         prefixes = [f"{container}." for container in contract.get("containers", ())]
         layers = [name for layer in contract.get("layers", ()) for name in re.findall(r"[\w.]+", layer)]
         found |= {prefix + layer for prefix in prefixes for layer in layers}
-        named = [*contract.get("source_modules", ()), *contract.get("forbidden_modules", ())]
+        lists = ("modules", "source_modules", "forbidden_modules")
+        named = [name for key in lists for name in contract.get(key, ())]
         found |= {name for name in named if name.startswith("imagecached.")}
     return found
 
