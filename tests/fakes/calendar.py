@@ -34,6 +34,11 @@ class FakeCalendar:
                 event.set()
 
     @property
+    def sleepers(self) -> int:
+        """How many wait, and not only until it is their turn."""
+        return sum(not event.is_set() for _, event in self._sleepers)
+
+    @property
     def next(self) -> float:
         """Seconds until the first wait ends."""
         return min((end for end, _ in self._sleepers), default=self.monotonic) - self.monotonic

@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
+from dataclasses import replace
 from typing import Final, Literal
 
 import msgspec
@@ -267,7 +268,12 @@ class Caches:
 
     def _thin_out(self) -> None:
         """Caches beyond the quota go, those that may."""
-        kept = [Kept(view.cache, view.status) for view in self.list() if view.cache is not None]
+        now = self._desk.clock.wall()
+        kept = [
+            Kept(replace(view.cache, created=view.created or now), view.status)
+            for view in self.list()
+            if view.cache is not None
+        ]
         for removal in surplus(kept, self._desk.settings.quota):
             tending = self._desk.tendings[removal.cache.id]
             tending.surplus = removal.message
