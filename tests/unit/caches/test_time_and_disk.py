@@ -190,7 +190,7 @@ def fill(node: Node, share: float) -> None:
 
 
 async def test_what_is_freed_when_the_disk_fills(node: Node) -> None:
-    """First the automatic cache that was unused for the longest time, then what somebody pulled, never a cache
+    """First the automatic cache unused for the longest time, then what somebody pulled, never a cache
     made by hand. It is an event and a metric, and it is gone for good.
     """
     await ready(node, "manual", layer("manual", 40_000))
