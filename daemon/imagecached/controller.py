@@ -1,7 +1,7 @@
 """The composition root of ``imagecached controller``: builds every part, runs them in one TaskGroup, stops in
 order.
 
-Parsing, protocol and policy live elsewhere. One replica leads. Invariants: every task
+Parsing, protocol and policy live elsewhere. One replica leads, all answer pods. Invariants: every task
 belongs to the one group; a service that ends stops all; the Lease is released after the leader's work has
 ended; the process keeps no state of its own.
 """
@@ -23,10 +23,11 @@ from typing import Final
 
 from imagecached import aio, memory, web
 from imagecached.config import Config, ControllerSection, split_address
-from imagecached.imagecache import Quota
+from imagecached.imagecache import Limits, Quota
 from imagecached.kube.client import Cluster
 from imagecached.kube.controller import Election, Leader, Settings, Terms
 from imagecached.kube.recorder import Recorder
+from imagecached.kube.webhook import Listen, Place, Rules, Webhook
 from imagecached.notify import notify
 from imagecached.registry import Patience, Registry, RegistryConfig
 from imagecached.telemetry import ClusterMetrics, ClusterReadings
@@ -51,6 +52,7 @@ class Parts:
     recorder: Recorder
     election: Election
     metrics: ClusterMetrics
+    webhook: Webhook | None
     leader: Leader | None = field(default=None)
 
 
@@ -93,12 +95,29 @@ async def _build(config: Config, environ: Mapping[str, str], stack: AsyncExitSta
     election = Election(
         cluster, identity, name=_LEASE, namespace=section.namespace, terms=_settings(section).terms
     )
-    return Parts(config, cluster, registry, recorder, election, metrics)
+    webhook = _webhook(section, cluster, recorder, metrics)
+    return Parts(config, cluster, registry, recorder, election, metrics, webhook)
+
+
+def _webhook(
+    section: ControllerSection, cluster: Cluster, recorder: Recorder, metrics: ClusterMetrics
+) -> Webhook | None:
+    """Every replica serves admission, unless the address is empty."""
+    if (listen := split_address(section.address)) is None:
+        return None
+    rules = Rules(
+        exempt=frozenset({"kube-system", section.namespace}),
+        limits=Limits(automatic=section.automatic_caches > 0),
+    )
+    place = Place(namespace=section.namespace)
+    return Webhook(cluster, recorder.tell, Listen(*listen), place, rules, metrics.admitted)
 
 
 async def _run_services(parts: Parts, group: asyncio.TaskGroup) -> None:
     """Open the doors and keep them open until the group is cancelled."""
     group.create_task(parts.recorder.run(), name="events")
+    if parts.webhook is not None:
+        group.create_task(parts.webhook.run(), name="webhook")
     async with AsyncExitStack() as doors:
         if (listen := split_address(parts.config.http.address)) is not None:
             pages = web.application(parts.metrics, partial(_why_not_ready, parts))
@@ -128,7 +147,9 @@ async def _stop_on_signal() -> None:
 
 
 def _why_not_ready(parts: Parts) -> str | None:
-    """A follower is ready to lead; a leader is when it knows the cluster."""
+    """Every replica must be able to answer pods; a leader must know the cluster, too."""
+    if parts.webhook is not None and (reason := parts.webhook.why_not_ready()) is not None:
+        return reason
     return None if parts.leader is None else parts.leader.problem
 
 

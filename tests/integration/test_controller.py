@@ -24,7 +24,7 @@ from tests.support.registry import free_port
 
 pytestmark = pytest.mark.timeout(120)
 
-_CRDS = Path(__file__).resolve().parents[2] / "daemonset/crds"
+_MANIFESTS = Path(__file__).resolve().parents[2] / "daemonset"
 _SYSTEM = "imagecached-system"
 _PATIENCE_SECONDS = 30.0
 
@@ -33,7 +33,7 @@ class Controller:
     """One process."""
 
     def __init__(self, name: str, kubeconfig: Path, directory: Path) -> None:
-        self.name, self.port = name, free_port("127.0.0.1")
+        self.name, self.port, self.hook = name, free_port("127.0.0.1"), free_port("127.0.0.1")
         config = directory / f"{name}.toml"
         section = {
             "namespace": _SYSTEM,
@@ -46,7 +46,7 @@ class Controller:
                 (
                     "[controller]",
                     *(f"{key} = {json.dumps(value)}" for key, value in section.items()),
-                    'address = ""',
+                    f'address = "127.0.0.1:{self.hook}"',
                     "[kubernetes]",
                     f'kubeconfig = "{kubeconfig}"',
                     "[http]",
@@ -157,6 +157,33 @@ class Stage:
         """Until the page holds the text."""
         self._await(lambda: text in controller.page(path)[1], f"{text!r} on {path}")
 
+    def create_pod(self, controller: Controller) -> dict[str, Any]:
+        """A pod that wants the best cache, with this replica behind the webhook's Service."""
+        service = (_SYSTEM, "imagecached-webhook", 443)
+        address = ("127.0.0.1", controller.hook)
+        self._cluster.do(lambda server: server.admission.services.update({service: address}))
+        pod = {
+            "apiVersion": "v1",
+            "kind": "Pod",
+            "metadata": {"generateName": "web-", "annotations": {"k8s.aliyun.com/eci-image-cache": "true"}},
+            "spec": {"containers": [{"name": "web", "image": f"{self._registry.address}/demo/app:1"}]},
+        }
+        url = f"{self._cluster.server.url}/api/v1/namespaces/default/pods"
+        headers = {"Content-Type": "application/json"}
+        request = urllib.request.Request(url, json.dumps(pod).encode(), headers)
+        with urllib.request.urlopen(request) as answer:
+            created: dict[str, Any] = json.load(answer)
+            return created
+
+    def events(self, uid: str) -> set[str]:
+        """The reasons of the events about this object."""
+        found = self._cluster.do(lambda server: server.all("events"))
+        return {event["reason"] for event in found if event["involvedObject"].get("uid") == uid}
+
+    def wait_event(self, uid: str, reason: str) -> None:
+        """Until it is told."""
+        self._await(lambda: reason in self.events(uid), f"event {reason}")
+
     def _await(self, question: Any, what: str) -> None:
         def alive() -> bool:
             return any(each.process.poll() is None for each in self.controllers)
@@ -170,7 +197,7 @@ def staged(directory: Path) -> Iterator[Stage]:
     server, registry = ApiServer(), FakeRegistry()
     with served(server) as cluster, cluster.beside(registry), ExitStack() as stack:
         registry.put_image("demo/app", "1", [b"layer"])
-        cluster.do(lambda each: each.install(_CRDS))
+        cluster.do(lambda each: each.install(_MANIFESTS / "crds", _MANIFESTS / "base/controller"))
         stage = Stage(cluster, registry, directory)
         stage.put({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": _SYSTEM}})
         stage.put(node_document("n1"))
@@ -198,7 +225,8 @@ def test_from_declared_to_ready(stage: Stage) -> None:
     assert stage.wait("Ready")["nodesReady"] == 1
     stage.wait_page(one, "/metrics", 'imagecached_cluster_caches{phase="Ready"} 1.0')
     assert "imagecached_cluster_leading 1.0" in one.page("/metrics")[1]
-    assert one.page("/livez") == one.page("/readyz") == (200, "ok\n")
+    stage.wait_page(one, "/readyz", "ok")
+    assert one.page("/livez") == (200, "ok\n")
     assert one.end(signal.SIGTERM) == 0
     assert stage.holder() == ""
     assert '"level": "error"' not in one.log.read_text()
@@ -217,6 +245,23 @@ def test_another_takes_over(stage: Stage, how: signal.Signals) -> None:
     stage.report()
     stage.wait_leader("two")
     stage.wait("Ready")
+
+
+def test_every_replica_answers_pods(stage: Stage) -> None:
+    """The one that leads and the one that waits alike: the same digest, RuntimeClass and event."""
+    replicas = [stage.start("one"), stage.start("two")]
+    stage.declare()
+    stage.wait("Creating")
+    stage.report()
+    digest = stage.wait("Ready")["serving"][0]["digest"]
+    for replica in replicas:
+        stage.wait_page(replica, "/readyz", "ok")
+        pod = stage.create_pod(replica)
+        assert pod["spec"]["runtimeClassName"] == "imagecached"
+        assert pod["spec"]["containers"][0]["image"].endswith(f"/demo/app:1@{digest}")
+        stage.wait_event(pod["metadata"]["uid"], "SuccessfulHitImageCache")
+        outcome = 'imagecached_cluster_admission_seconds_count{outcome="full"} 1.0'
+        stage.wait_page(replica, "/metrics", outcome)
 
 
 def test_a_cluster_that_cannot_be_named_is_said_in_one_line(tmp_path: Path) -> None:

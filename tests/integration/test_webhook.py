@@ -65,15 +65,19 @@ class World:
         return found.status.phase if found else ""
 
     async def create(
-        self, annotations: dict[str, str], image: str = "quay.io/team/app:1", **metadata: Any
+        self,
+        annotations: dict[str, str],
+        image: str = "quay.io/team/app:1",
+        *,
+        spec: Document | None = None,
+        **metadata: Any,
     ) -> Document:
         """Create a pod as its owner does, and wait for what follows."""
-        named = {"generateName": "app-", "annotations": annotations, **metadata}
         document: Document = {
             "apiVersion": "v1",
             "kind": "Pod",
-            "metadata": named,
-            "spec": {"containers": [{"name": "app", "image": image}]},
+            "metadata": {"generateName": "app-", "annotations": annotations, **metadata},
+            "spec": {"containers": [{"name": "app", "image": image}], **(spec or {})},
         }
         namespace = metadata.get("namespace", "default")
         try:
@@ -186,6 +190,22 @@ async def test_an_explicit_id(world: World) -> None:
     assert pod["metadata"]["annotations"]["imagecached.dev/cache-id"] == cache_id
     with pytest.raises(AccessDenied, match="imc-2ze5tm5gehgtiiga0000 does not exist"):
         await world.create({ECI + "eci-imc-id": "imc-2ze5tm5gehgtiiga0000"})
+
+
+async def test_a_pod_of_a_daemon_set(world: World) -> None:
+    """It is bound to its node, and gets the cache where that node is known to have the handler."""
+    world.put_cache()
+    await world.knows("Ready")
+    labels = {"imagecached.dev/handler": "ready"}
+    world.server.put({"apiVersion": "v1", "kind": "Node", "metadata": {"name": "with", "labels": labels}})
+    world.server.put({"apiVersion": "v1", "kind": "Node", "metadata": {"name": "without"}})
+    await until(lambda: world.webhook.has_handler("with"))
+    for node, runtime_class in (("with", "imagecached"), ("without", None)):
+        field = {"key": "metadata.name", "operator": "In", "values": [node]}
+        required = {"nodeSelectorTerms": [{"matchFields": [field]}]}
+        affinity = {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": required}}
+        pod = await world.create(AUTO, spec={"affinity": affinity})
+        assert pod["spec"].get("runtimeClassName") == runtime_class
 
 
 async def test_other_pods_never_get_here(world: World) -> None:

@@ -36,8 +36,8 @@ PREFIX: Final = "[eci.imagecache] "
 class Rules:
     """How this cluster wants it.
 
-    ``exempt``: namespaces whose pods are never touched. ``has_handler``: does this node have our runtime
-    handler? Asked only for pods that are bound to one node.
+    ``exempt``: namespaces whose pods are never touched. ``has_handler``: is this node known to have our
+    runtime handler? Asked only for pods that are bound to one node.
     """
 
     runtime_class: str = "imagecached"
