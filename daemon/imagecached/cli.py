@@ -72,6 +72,12 @@ def _add_containerd(commands: Any) -> None:
         "--destdir", type=Path, default=Path("/"), metavar="DIR", help="all files are below it"
     )
     parser.add_argument("--program", default="containerd", metavar="FILE", help="instead of the one on PATH")
+    # A pod on the node, and a test, have some of the files elsewhere.
+    parser.add_argument("--main", type=Path, metavar="FILE", help="containerd's configuration")
+    parser.add_argument("--records", type=Path, metavar="DIR", help="where the way back is kept")
+    parser.add_argument("--data", type=Path, metavar="DIR", help="containerd's root if the files do not say")
+    parser.add_argument("--snapshots", type=Path, metavar="PATH", help="our snapshots socket")
+    parser.add_argument("--root", type=Path, metavar="DIR", help="where images are kept")
     parser.set_defaults(command=_containerd)
 
 
@@ -121,10 +127,13 @@ def _containerd(chosen: argparse.Namespace) -> int:
     from imagecached.dropin.setup import DATA, MAIN, RECORDS, Setup
 
     main, records, data = (chosen.destdir / path.relative_to("/") for path in (MAIN, RECORDS, DATA))
-    setup = Setup(main, records, chosen.program, data)
+    setup = Setup(chosen.main or main, chosen.records or records, chosen.program, chosen.data or data)
     file = chosen.destdir / "etc/imagecached/config.toml"
     config, default = load(file if file.exists() else None), Places()
-    places = Places(Path(config.snapshotter.socket or default.socket), config.daemon.root)
+    places = Places(
+        chosen.snapshots or Path(config.snapshotter.socket or default.socket),
+        chosen.root or config.daemon.root,
+    )
     match chosen.action:
         case "check":
             setup.check(chosen.mode, places, in_use(setup.address()))
