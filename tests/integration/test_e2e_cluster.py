@@ -9,6 +9,7 @@ import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -34,27 +35,40 @@ pytestmark = [
 ]
 
 
+@dataclass
+class Node:
+    """A containerd that has never heard of us, and the command that restarts it."""
+
+    restart: str
+    containerd: Containerd | None = None
+
+    @property
+    def running(self) -> Containerd:
+        assert self.containerd is not None
+        return self.containerd
+
+
 @contextmanager
-def _restarts(containerd: Containerd, folder: Path) -> Iterator[str]:
-    """A command that restarts this containerd, which is a child of ours."""
+def _restarts(folder: Path) -> Iterator[Node]:
+    """A node whose containerd, a child of ours, a command can restart.
+
+    A child ends with the thread that started it, so the thread goes last.
+    """
     asked, done = folder / "asked", folder / "done"
     for path in (asked, done):
         os.mkfifo(path)
-    stop = threading.Event()
+    node, stop = Node(f"echo >{asked} && cat {done}"), threading.Event()
 
     def serve() -> None:
-        while True:
-            asked.read_text()
-            if stop.is_set():
-                return
-            containerd.stop()
-            containerd.start()
+        while asked.read_text() and not stop.is_set():
+            node.running.stop()
+            node.running.start()
             done.write_text("")
 
     thread = threading.Thread(target=serve, daemon=True)
     thread.start()
     try:
-        yield f"echo >{asked} && cat {done}"
+        yield node
     finally:
         stop.set()
         asked.write_text("end")
@@ -62,21 +76,26 @@ def _restarts(containerd: Containerd, folder: Path) -> Iterator[str]:
 
 
 @pytest.fixture
-def node(registry: Registry, tmp_path: Path) -> Iterator[Containerd]:
-    """A containerd with CRI that has never heard of us."""
+def node(registry: Registry, tmp_path: Path) -> Iterator[Node]:
+    """The node, with CRI and a pause image."""
     pause = push_pause(registry, tmp_path / "pause")
-    with serve_containerd(plain_http=[registry.address], programs=CONTAINERD2, pause=pause) as containerd:
-        yield containerd
+    with (
+        _restarts(tmp_path) as node,
+        serve_containerd(plain_http=[registry.address], programs=CONTAINERD2, pause=pause) as containerd,
+    ):
+        node.containerd = containerd
+        yield node
 
 
 @pytest.fixture
-def api(node: Containerd, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Served]:
+def api(node: Node, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Served]:
     """A cluster of that one node, where roles count."""
     admin = {"admin": User("admin", ("system:masters",))}
     with served(ApiServer(rbac=True, tokens=admin)) as running:
         kubeconfig = running.server.kubeconfig(tmp_path / "kubeconfig", token="admin")
         monkeypatch.setenv("KUBECONFIG", str(kubeconfig))
-        with running.beside(kubelet(running.server, node.socket, node.directory / "logs", "n1")):
+        containerd = node.running
+        with running.beside(kubelet(running.server, containerd.socket, containerd.directory / "logs", "n1")):
             yield running
 
 
@@ -91,24 +110,25 @@ def _images(registry: Registry, directory: Path) -> Iterator[str]:
         yield registry.reference(name)
 
 
-def _arguments(node: Containerd, registry: Registry, folder: Path, restart: str) -> list[str]:
+def _arguments(node: Node, registry: Registry, folder: Path) -> list[str]:
+    containerd = node.running
     return [
         "--node-process",
         "--images", ",".join(_images(registry, folder)),
         "--plain-http", registry.address,
-        "--containerd-config", str(node.config),
-        "--containerd-socket", str(node.socket),
+        "--containerd-config", str(containerd.config),
+        "--containerd-socket", str(containerd.socket),
         "--containerd-program", str(CONTAINERD2 / "containerd"),
-        "--containerd-restart", restart,
-        "--root", str(node.directory / "ours"),
-        "--run", str(node.directory / "run"),
+        "--containerd-restart", node.restart,
+        "--root", str(containerd.directory / "ours"),
+        "--run", str(containerd.directory / "run"),
         "--patience", "60",
     ]  # fmt: skip
 
 
 def test_every_scenario_passes_and_nothing_is_left(
     api: Served,
-    node: Containerd,
+    node: Node,
     registry: Registry,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -116,8 +136,7 @@ def test_every_scenario_passes_and_nothing_is_left(
 ) -> None:
     """From install to uninstall: no line says FAIL, and none of the scenarios is left out."""
     monkeypatch.setattr(worlds, "_MAKER_SECONDS", 0.5)  # nothing makes pods of Deployments here, we know
-    with _restarts(node, tmp_path) as restart:
-        code = e2e.main(_arguments(node, registry, tmp_path / "images", restart))
+    code = e2e.main(_arguments(node, registry, tmp_path / "images"))
     said = capsys.readouterr().out
     assert "FAIL" not in said, said
     assert code == 0

@@ -17,7 +17,12 @@ Level = Literal["debug", "info", "warning", "error"]
 Format = Literal["auto", "json", "text"]
 
 _OWN: Final = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
-_QUIET: Final = ("asyncio", "aiohttp.access")  # their info is of interest to nobody who runs a node
+_QUIET: Final = (
+    "httpx2",
+    "httpcore2",
+    "asyncio",
+    "aiohttp.access",
+)  # their info is of interest to nobody who runs a node
 
 
 def start_logging(level: Level, form: Format, stream: TextIO | None = None) -> None:
