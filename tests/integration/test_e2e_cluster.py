@@ -5,11 +5,7 @@ Of a cluster only the API server and the kubelet are stand-ins.
 
 from __future__ import annotations
 
-import os
-import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -19,12 +15,12 @@ from tests.e2e import world as worlds
 from tests.e2e.scenarios import FIRST, LAST, MIDDLE
 from tests.support.apiserver import ApiServer, User
 from tests.support.apiserver_thread import Served, served
-from tests.support.containerd import CONTAINERD2, Containerd, serve_containerd
+from tests.support.containerd import CONTAINERD2
 from tests.support.demo import base_layer
 from tests.support.images import ImageFolder
 from tests.support.kubelet import kubelet
-from tests.support.nodes import push_pause
 from tests.support.registry import Registry
+from tests.support.restarting import Node, restartable
 from tests.support.tars import file, tar
 
 pytestmark = [
@@ -35,55 +31,10 @@ pytestmark = [
 ]
 
 
-@dataclass
-class Node:
-    """A containerd that has never heard of us, and the command that restarts it."""
-
-    restart: str
-    containerd: Containerd | None = None
-
-    @property
-    def running(self) -> Containerd:
-        assert self.containerd is not None
-        return self.containerd
-
-
-@contextmanager
-def _restarts(folder: Path) -> Iterator[Node]:
-    """A node whose containerd, a child of ours, a command can restart.
-
-    A child ends with the thread that started it, so the thread goes last.
-    """
-    asked, done = folder / "asked", folder / "done"
-    for path in (asked, done):
-        os.mkfifo(path)
-    node, stop = Node(f"echo >{asked} && cat {done}"), threading.Event()
-
-    def serve() -> None:
-        while asked.read_text() and not stop.is_set():
-            node.running.stop()
-            node.running.start()
-            done.write_text("")
-
-    thread = threading.Thread(target=serve, daemon=True)
-    thread.start()
-    try:
-        yield node
-    finally:
-        stop.set()
-        asked.write_text("end")
-        thread.join(30)
-
-
 @pytest.fixture
 def node(registry: Registry, tmp_path: Path) -> Iterator[Node]:
     """The node, with CRI and a pause image."""
-    pause = push_pause(registry, tmp_path / "pause")
-    with (
-        _restarts(tmp_path) as node,
-        serve_containerd(plain_http=[registry.address], programs=CONTAINERD2, pause=pause) as containerd,
-    ):
-        node.containerd = containerd
+    with restartable(registry, tmp_path) as node:
         yield node
 
 
