@@ -1,4 +1,4 @@
-"""A containerd with CRI that has never heard of us, and that a shell command can restart, as systemctl does."""
+"""A containerd with CRI that has never heard of us, and that a command can restart, as systemctl does."""
 
 from __future__ import annotations
 
