@@ -10,7 +10,7 @@ from typing import Any, Final
 import aiohttp
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from imagecached.errors import InvalidInput
@@ -130,6 +130,7 @@ def test_nothing_that_a_rule_or_a_watcher_reads_is_unbounded(name: str) -> None:
         assert node["type"] != "array" or "maxLength" in node["items"]
 
 
+@settings(deadline=None)  # how long a text takes is the machine's business
 @given(
     st.from_regex(r"(([a-z0-9.-]{1,20}\.[a-z]{2,5}|localhost|\[::1\])(:[0-9]{1,5})?/)?", fullmatch=True),
     st.lists(
