@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+_SANDBOX_SECONDS: Final = 60.0
 _GRACE_SECONDS: Final = 3600.0  # how long the layers of a pull that was cut short wait for the next try
 
 
@@ -144,7 +145,12 @@ def _begin_registration(
         from imagecached.registration import Sandbox
 
         sandbox = Sandbox(
-            parts.containerd, parts.store, images.pull, name=section.sandbox_image, events=parts.events
+            parts.containerd,
+            parts.store,
+            images.pull,
+            name=section.sandbox_image,
+            look_seconds=min(_SANDBOX_SECONDS, section.check_interval_seconds),
+            events=parts.events,
         )
         group.create_task(sandbox.run(), name="sandbox image")
 

@@ -9,8 +9,10 @@ from pathlib import Path
 import pytest
 from grpclib import GRPCError
 
+from tests.support import tars
 from tests.support.containerd import CONTAINERD2, STABLE
 from tests.support.demo import HELLO, SHELL, push_demo
+from tests.support.images import ImageFolder
 from tests.support.nodes import Node, push_pause
 from tests.support.registered import await_event, await_state, serve_registered
 from tests.support.registry import Registry
@@ -97,13 +99,88 @@ async def test_a_pod_of_another_snapshotter_that_names_the_digest(demo: Registry
         node.daemon.ctl("pull", hello)
         state = await_state(node.daemon, hello)
         assert state["pinned"]
-        described = node.daemon.ask("describe", hello)
-        by_digest = f"{hello.rpartition(':')[0]}@{described['target_digest']}"
+        exactly = by_digest(node, hello)
         assert hello not in names(node)
         async with node.cri() as cri:
-            assert await cri.image(by_digest) is not None
+            assert await cri.image(exactly) is not None
             with pytest.raises(GRPCError, match="not found"):
-                await cri.start_pod(by_digest, ["sleep", "1000"])
+                await cri.start_pod(exactly, ["sleep", "1000"])
             await_event(node.daemon, "blobs_fetched", hello)
-            async with cri.pod(by_digest) as pod:
+            async with cri.pod(exactly) as pod:
                 assert await pod.execute("hello") == "Hello, world!\n"
+
+
+async def test_a_container_of_another_snapshotter(demo: Registry, node: Node) -> None:
+    """The same for ``ctr run`` on both versions: what it misses comes, and the next try succeeds."""
+    shell = demo.reference(SHELL)
+    node.daemon.ctl("pull", shell)
+    await_state(node.daemon, shell)
+    arguments = ("--namespace", "k8s.io", "run", "--rm", "--snapshotter", "overlayfs", shell)
+    with pytest.raises(subprocess.CalledProcessError):
+        node.containerd.ctr(*arguments, "test-stuck-1")
+    await_event(node.daemon, "blobs_missing", shell)
+    await_event(node.daemon, "blobs_fetched", shell)
+    assert node.containerd.ctr(*arguments, "test-stuck-2") == "A shell from a prepared snapshot\n"
+
+
+@pytest.mark.containerd2
+async def test_the_pause_image_of_the_handler(demo: Registry, pause: str) -> None:
+    """Found by the sandboxes of ordinary pods, by the digest that containerd has; kept, pinned, registered;
+    containerd's own record of the tag stays as it is.
+    """
+    shell = demo.reference(SHELL)
+    with serve_registered(demo, pause, "handler", CONTAINERD2, check_interval_seconds=1) as node:
+        async with node.cri() as cri:
+            async with cri.pod(shell):
+                await_event(node.daemon, "sandbox_image", by_digest(node, pause))
+            before = record(node, pause)
+            await_state(node.daemon, by_digest(node, pause))
+            assert record(node, pause) == before
+            node.daemon.ctl("pull", shell)
+            await_state(node.daemon, shell)
+            with demo.requests("test/pause") as requests:
+                async with cri.pod(by_digest(node, shell), handler=node.handler) as pod:
+                    assert await pod.execute("echo", "here") == "here\n"
+            assert requests == []
+        assert node.daemon.ctl("rm", by_digest(node, pause), check=False).returncode == 1
+
+
+def record(node: Node, name: str) -> list[str]:
+    """Target and labels of an image record."""
+    lines = node.containerd.ctr("--namespace", "k8s.io", "images", "list", f"name=={name}").splitlines()
+    return [line for line in lines if line.startswith(name)]
+
+
+def by_digest(node: Node, reference: str) -> str:
+    """The same image by the digest of containerd's record, or of ours."""
+    found = record(node, reference)
+    digest = (
+        next(word for word in found[0].split() if word.startswith("sha256:"))
+        if found
+        else node.daemon.ask("describe", reference)["target_digest"]
+    )
+    return f"{reference.rpartition(':')[0]}@{digest}"
+
+
+def test_the_budget_holds_for_registered_images(
+    demo: Registry, pause: str, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """What only containerd knows goes, least recently used first, when there is no room for a pull."""
+    folder = ImageFolder(tmp_path_factory.mktemp("big"))
+    big = [demo.reference(f"test/big:{number}") for number in range(3)]
+    for number, reference in enumerate(big):
+        layer = folder.layer(tars.tar_of([tars.file("data", bytes([number]) * (8 << 20))]), "none")
+        folder.push(folder.image([layer]), reference)
+    store = {
+        "quota_bytes": 20 << 20,
+        "free_bytes": 0,
+        "free_percent": 0,
+        "gc_high_percent": 100,
+        "gc_low_percent": 100,
+    }
+    with serve_registered(demo, pause, "default", STABLE, store=store) as node:
+        for reference in big:
+            node.daemon.ctl("pull", reference)
+            await_state(node.daemon, reference)
+        assert [image["name"] for image in node.daemon.ask("get", "images")["images"]] == big[1:]
+        assert not any(name.startswith(big[0]) for name in names(node))

@@ -21,14 +21,19 @@ _PATIENCE_SECONDS = 30.0
 
 @contextmanager
 def serve_registered(
-    registry: Registry, pause: str, mode: Mode, programs: Path | None, **containerd: Any
+    registry: Registry,
+    pause: str,
+    mode: Mode,
+    programs: Path | None,
+    store: dict[str, Any] | None = None,
+    **containerd: Any,
 ) -> Iterator[Node]:
-    """Run both for the length of the block. ``containerd``: more keys of that section."""
+    """Run both for the length of the block. ``store``, ``containerd``: more keys of these sections."""
     folder = Path(tempfile.mkdtemp(prefix="c-")).resolve()
     link = folder / "c.sock"  # the daemon starts first, and finds containerd here as soon as there is one
     section = {"socket": str(link), "mode": mode, **containerd}
     try:
-        with serve_node(registry, pause, mode, programs, containerd=section) as node:
+        with serve_node(registry, pause, mode, programs, containerd=section, store=store or {}) as node:
             link.symlink_to(node.containerd.socket)
             yield node
     finally:

@@ -29,7 +29,6 @@ OWNER_OF_PIN: Final = "sandbox"
 _NAMESPACE: Final = "k8s.io"
 _SANDBOXES: Final = 'labels."io.cri-containerd.kind"==sandbox'
 _CONFIG_BYTES: Final = 1 << 20
-_LOOK_SECONDS: Final = 60.0
 _LAST_RETRY_SECONDS: Final = 300.0
 
 
@@ -43,7 +42,7 @@ class Pull(Protocol):
 
 class Sandbox:
     """Keeps the pause image in the store; :meth:`run` is a service. ``name``: of the image, if it is
-    configured; ``pull`` makes an image present.
+    configured; ``pull`` makes an image present; ``look_seconds``: between two looks.
     """
 
     def __init__(
@@ -53,6 +52,7 @@ class Sandbox:
         pull: Callable[[str], Pull],
         *,
         name: str,
+        look_seconds: float,
         events: EventLog,
     ) -> None:
         self._containerd = containerd
@@ -60,6 +60,7 @@ class Sandbox:
         self._store = store
         self._pull = pull
         self._name = name
+        self._look_seconds = look_seconds
         self._events = events
 
     async def run(self) -> None:
@@ -74,7 +75,7 @@ class Sandbox:
                 if str(error) != told:
                     told = str(error)
                     log.warning("no pause image", extra={"reason": told})
-            pause = backoff(failures, first=1.0, most=_LAST_RETRY_SECONDS) if failures else _LOOK_SECONDS
+            pause = backoff(failures, first=1.0, most=_LAST_RETRY_SECONDS) if failures else self._look_seconds
             await asyncio.sleep(pause)
 
     async def keep(self) -> str:
