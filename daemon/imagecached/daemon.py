@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import signal
 import time
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
@@ -18,25 +17,23 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from imagecached import aio, api, doctor, memory, web
-from imagecached.caches import Caches, Folder, Reading, Settings
-from imagecached.config import Config, LimitsSection, split_address
+from imagecached import aio, api, doctor, memory, settings, web
+from imagecached.caches import Caches, Folder, Reading
+from imagecached.config import Config, split_address
 from imagecached.containers import Containers
 from imagecached.errors import ImagecachedError
 from imagecached.events import EventLog
-from imagecached.imagecache import Quota
-from imagecached.images import Images, PullSettings
-from imagecached.layers.limits import Limits
+from imagecached.images import Images
 from imagecached.mounts import Mounter
 from imagecached.notify import notify, watchdog_seconds
-from imagecached.oci.platform import Platform
-from imagecached.registry import Patience, Ranged, Registry, RegistryConfig
+from imagecached.registry import Registry
 from imagecached.snapshotter import Misses, Snapshotter
-from imagecached.store import Store, StorePolicy
+from imagecached.store import Store
 from imagecached.telemetry import Metrics, Readings
 
 if TYPE_CHECKING:
     from imagecached.containerd import Containerd
+    from imagecached.kube.agent.service import Membership
     from imagecached.registration import Registration
 
 log = logging.getLogger(__name__)
@@ -92,12 +89,14 @@ async def _build(config: Config, stack: AsyncExitStack) -> Parts:
     """Open what the services need, in order; the ``stack`` closes it in reverse."""
     metrics, events = Metrics(), EventLog()
     root = config.daemon.root.resolve()
-    store = await Store.open(root, await aio.finish(_store_policy, config))
+    store = await Store.open(root, await aio.finish(settings.store_policy, config))
     stack.push_async_callback(store.close)
     _report_recovery(store, events)
     mounter = await aio.finish(Mounter.probe, root)
     store.protect(lambda: store.layout.digests_of(mounter.mounted()))
-    registry = await stack.enter_async_context(Registry(_registry_config(config), on_source=metrics.obtained))
+    registry = await stack.enter_async_context(
+        Registry(settings.registry_config(config), on_source=metrics.obtained)
+    )
     containers, snapshotter = Containers(store, mounter), await Snapshotter.open(store, mounter)
     containerd = _containerd(config, stack)
     return Parts(config, store, mounter, registry, containers, snapshotter, containerd, metrics, events)
@@ -121,7 +120,7 @@ def _registration(parts: Parts, group: asyncio.TaskGroup) -> Registration | None
         return None
     from imagecached.registration import Registration, RegistrationSettings
 
-    settings = RegistrationSettings(
+    wanted = RegistrationSettings(
         namespaces=section.namespaces,
         snapshotter=section.snapshotter,
         mode=section.mode,
@@ -129,7 +128,7 @@ def _registration(parts: Parts, group: asyncio.TaskGroup) -> Registration | None
         fetch_missing_blobs=section.fetch_missing_blobs,
     )
     registration = Registration(
-        containerd, parts.store, parts.registry, settings, group, metrics=parts.metrics, events=parts.events
+        containerd, parts.store, parts.registry, wanted, group, metrics=parts.metrics, events=parts.events
     )
     parts.store.before_eviction(registration.unregister)
     return registration
@@ -158,12 +157,11 @@ def _begin_registration(
 async def _run_services(parts: Parts, group: asyncio.TaskGroup) -> None:
     """Open the doors and keep them open until the group is cancelled."""
     config, ready = parts.config, asyncio.Event()
-    settings = _pull_settings(config)
     registration = _registration(parts, group)
     images = Images(
         parts.registry,
         parts.store,
-        settings,
+        settings.pull_settings(config),
         group,
         metrics=parts.metrics,
         events=parts.events,
@@ -176,14 +174,15 @@ async def _run_services(parts: Parts, group: asyncio.TaskGroup) -> None:
     caches = Caches(
         images,
         parts.store,
-        _cache_settings(config),
+        settings.cache_settings(config),
         events=parts.events,
         metrics=parts.metrics,
         collect=partial(_collect, parts),
         registration=registration,
     )
     folder = Folder(config.caches.dir, partial(_declare, caches))
-    parts.metrics.watch(partial(_readings, parts, images, caches))
+    member = _member(parts, caches)
+    parts.metrics.watch(partial(_readings, parts, images, caches, member))
     ports = api.Ports(
         images=images,
         caches=caches,
@@ -204,6 +203,8 @@ async def _run_services(parts: Parts, group: asyncio.TaskGroup) -> None:
     group.create_task(caches.run(), name="imagecaches")
     group.create_task(folder.run(), name="imagecache files")
     group.create_task(_reload_on_signal(folder), name="reload")
+    if member is not None:
+        group.create_task(member.run(), name="cluster")
     async with AsyncExitStack() as doors:
         section = config.daemon
         if config.snapshotter.socket:
@@ -221,6 +222,15 @@ async def _run_services(parts: Parts, group: asyncio.TaskGroup) -> None:
         notify("READY=1")
         log.info("ready", extra={"socket": str(section.socket), "mount_method": parts.mounter.method})
         await asyncio.Event().wait()
+
+
+def _member(parts: Parts, caches: Caches) -> Membership | None:
+    """This node as a part of its cluster, if it has one."""
+    if not parts.config.kubernetes.node:
+        return None
+    from imagecached.kube.agent.service import membership  # several MiB that a VM need not carry
+
+    return membership(parts.config, caches, parts.store, parts.containerd, parts.metrics)
 
 
 def _serve_snapshots(
@@ -296,58 +306,6 @@ async def _stop_on_signal() -> None:
     raise _Stop
 
 
-def _store_policy(config: Config) -> StorePolicy:
-    """The store's bounds on the file system that holds the root (or will)."""
-    place = config.daemon.root
-    while not place.exists():
-        place = place.parent
-    disk = os.statvfs(place)
-    section = config.store
-    return StorePolicy(
-        quota_bytes=section.quota_bytes,
-        free_bytes=section.free_of(disk.f_blocks * disk.f_frsize),
-        gc_high=section.gc_high_percent / 100,
-        gc_low=section.gc_low_percent / 100,
-    )
-
-
-def _registry_config(config: Config) -> RegistryConfig:
-    section, pull = config.registry, config.pull
-    return RegistryConfig(
-        certs_dirs=section.certs_dirs,
-        auth_files=section.auth_files,
-        plain_http=section.plain_http,
-        insecure=section.insecure,
-        patience=Patience(
-            attempts=section.attempts,
-            connect_seconds=section.connect_timeout_seconds,
-            read_seconds=section.read_timeout_seconds,
-        ),
-        ranged=Ranged(pull.ranged_connections, pull.ranged_chunk_bytes, pull.ranged_threshold_bytes),
-    )
-
-
-def _pull_settings(config: Config) -> PullSettings:
-    pull = config.pull
-    return PullSettings(
-        images_at_once=pull.images_at_once,
-        layers_at_once=pull.layers_at_once or max(2, len(os.sched_getaffinity(0))),
-        platform=Platform.parse(pull.platform) if pull.platform else Platform.host(),
-        limits=_limits(config.limits),
-    )
-
-
-def _cache_settings(config: Config) -> Settings:
-    section = config.caches
-    return Settings(
-        at_once=section.at_once,
-        compare_seconds=section.compare_interval_seconds,
-        automatic=section.automatic,
-        quota=Quota(manual=section.most_manual, automatic=section.most_automatic),
-        secrets_dir=section.secrets_dir,
-    )
-
-
 def _declare(caches: Caches, reading: Reading) -> None:
     caches.declare("files", reading.declared, reading.unclear)
 
@@ -366,11 +324,7 @@ def _examine(config: Config, folder: Folder) -> list[doctor.Finding]:
     return [*doctor.examine(config), *findings]
 
 
-def _limits(section: LimitsSection) -> Limits:
-    return Limits(**{name: getattr(section, name) for name in section.__struct_fields__})
-
-
-def _readings(parts: Parts, images: Images, caches: Caches) -> Readings:
+def _readings(parts: Parts, images: Images, caches: Caches, member: Membership | None) -> Readings:
     """What the gauges show now."""
     usage = parts.store.usage()
     waiting_images, waiting_layers = images.waiting()
@@ -384,6 +338,7 @@ def _readings(parts: Parts, images: Images, caches: Caches) -> Readings:
         waiting_images=waiting_images,
         waiting_layers=waiting_layers,
         caches={str(phase): count for phase, count in caches.by_phase().items()},
+        connected=None if member is None else member.problem is None,
     )
 
 

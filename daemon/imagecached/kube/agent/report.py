@@ -128,12 +128,15 @@ def urgency(written: Report, wanted: Report) -> Urgency:
         return "now"
     if changed:
         return "soon"
-    moved = abs(written.disk_bytes - wanted.disk_bytes)
+    moved = max(
+        abs(written.disk_bytes - wanted.disk_bytes),
+        abs(written.disk_budget_bytes - wanted.disk_budget_bytes),  # it moves with all that others write
+    )
     return "whenever" if moved * _DISK_SHARE >= max(1, wanted.disk_budget_bytes) else "none"
 
 
 def _head(report: Report) -> tuple[object, ...]:
-    return report.version, report.platform, report.handler, report.disk_budget_bytes
+    return report.version, report.platform, report.handler
 
 
 def _is_awaited(old: Entry, new: Entry) -> bool:

@@ -10,11 +10,19 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
+from imagecached.config import Config
 from imagecached.errors import InvalidInput, NotFound
 from imagecached.kube.agent import Agent, AgentSettings, CachesPort, Facts
+from imagecached.kube.agent.handler import has_handler
 from imagecached.kube.client import Cluster, OnRequest, Pace
+from imagecached.oci.platform import Platform
+from imagecached.store import Store
+from imagecached.telemetry import Metrics
+
+if TYPE_CHECKING:
+    from imagecached.containerd import Containerd
 
 log = logging.getLogger(__name__)
 
@@ -58,3 +66,28 @@ class Membership:
                 await self._agent.run()
             finally:
                 self._agent = None
+
+
+def membership(
+    config: Config, caches: CachesPort, store: Store, containerd: Containerd | None, metrics: Metrics
+) -> Membership:
+    """What the daemon runs, from its configuration and its parts."""
+    section = config.kubernetes
+
+    def disk() -> tuple[int, int]:
+        usage = store.usage()
+        return usage.disk_bytes, usage.budget_bytes
+
+    async def handler() -> bool:
+        if containerd is None:
+            return False
+        return has_handler(await containerd.cri_status(), config.containerd.snapshotter)
+
+    return Membership(
+        Path(section.kubeconfig) if section.kubeconfig else None,
+        caches,
+        Facts(config.pull.platform or str(Platform.host()), disk, handler),
+        AgentSettings(section.node),
+        on_request=metrics.requested,
+        on_restart=metrics.watch_restarted,
+    )

@@ -51,6 +51,8 @@ _READY = _entry(phase="Ready", servingGeneration=1)
         (EMPTY, replace(EMPTY, handler=False), "now"),
         (EMPTY, replace(EMPTY, version="2"), "now"),
         (EMPTY, replace(EMPTY, disk_bytes=99), "none"),
+        (EMPTY, replace(EMPTY, disk_budget_bytes=3110), "none"),
+        (EMPTY, replace(EMPTY, disk_budget_bytes=3000), "whenever"),
         (EMPTY, replace(EMPTY, disk_bytes=100), "whenever"),
     ],
 )
