@@ -97,8 +97,9 @@ async def _build(config: Config, stack: AsyncExitStack) -> Parts:
     registry = await stack.enter_async_context(
         Registry(settings.registry_config(config), on_source=metrics.obtained)
     )
-    containers, snapshotter = Containers(store, mounter), await Snapshotter.open(store, mounter)
     containerd = _containerd(config, stack)
+    identify = partial(_installation, containerd) if containerd else None
+    containers, snapshotter = Containers(store, mounter), await Snapshotter.open(store, mounter, identify)
     return Parts(config, store, mounter, registry, containers, snapshotter, containerd, metrics, events)
 
 
@@ -111,6 +112,10 @@ def _containerd(config: Config, stack: AsyncExitStack) -> Containerd | None:
     containerd = Containerd(Path(config.containerd.socket))
     stack.push_async_callback(containerd.close)
     return containerd
+
+
+async def _installation(containerd: Containerd) -> str:
+    return (await containerd.server()).uuid
 
 
 def _registration(parts: Parts, group: asyncio.TaskGroup) -> Registration | None:

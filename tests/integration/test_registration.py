@@ -178,7 +178,7 @@ def test_the_budget_holds_for_registered_images(
         "gc_high_percent": 100,
         "gc_low_percent": 100,
     }
-    with serve_registered(demo, pause, "default", STABLE, store=store) as node:
+    with serve_registered(demo, pause, "default", STABLE, {"store": store}) as node:
         for reference in big:
             node.daemon.ctl("pull", reference)
             await_state(node.daemon, reference)

@@ -106,11 +106,11 @@ class Pod:
     config: pb.PodSandboxConfig
     container: str = ""
 
-    async def start(self, reference: str, command: Sequence[str]) -> None:
+    async def start(self, reference: str, command: Sequence[str], name: str = "main") -> None:
         """Create and start the container."""
         security = pb.LinuxContainerSecurityContext(namespace_options=_HOST_NETWORK)
         config = pb.ContainerConfig(
-            metadata=pb.ContainerMetadata(name="main"),
+            metadata=pb.ContainerMetadata(name=name),
             image=pb.ImageSpec(image=reference),
             command=command,
             log_path=f"{self.config.metadata.uid}.log",

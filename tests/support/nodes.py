@@ -71,7 +71,9 @@ def serve_node(
         "snapshotter": {"socket": str(path)},
         "registry": {"plain_http": [registry.address]},
     }
-    daemon = Daemon(folder, env=None, **(settings | sections))
+    for name, keys in sections.items():
+        settings[name] = settings.get(name, {}) | keys
+    daemon = Daemon(folder, env=None, **settings)
     try:
         with socket.socket(socket.AF_UNIX) as listener:
             listener.bind(str(path))

@@ -5,35 +5,36 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from tests.support.containerd import Mode
 from tests.support.daemon import Daemon
-from tests.support.nodes import Node, serve_node
+from tests.support.nodes import Addressed, Node, serve_node
 from tests.support.processes import await_true
-from tests.support.registry import Registry
 
 _PATIENCE_SECONDS = 30.0
 
 
 @contextmanager
 def serve_registered(
-    registry: Registry,
+    registry: Addressed,
     pause: str,
     mode: Mode,
     programs: Path | None,
-    store: dict[str, Any] | None = None,
+    sections: Mapping[str, dict[str, Any]] | None = None,
     **containerd: Any,
 ) -> Iterator[Node]:
-    """Run both for the length of the block. ``store``, ``containerd``: more keys of these sections."""
+    """Run both for the length of the block. ``containerd``: more keys of that section; ``sections``: others
+    of the daemon's configuration.
+    """
     folder = Path(tempfile.mkdtemp(prefix="c-")).resolve()
     link = folder / "c.sock"  # the daemon starts first, and finds containerd here as soon as there is one
     section = {"socket": str(link), "mode": mode, **containerd}
     try:
-        with serve_node(registry, pause, mode, programs, containerd=section, store=store or {}) as node:
+        with serve_node(registry, pause, mode, programs, containerd=section, **(sections or {})) as node:
             link.symlink_to(node.containerd.socket)
             yield node
     finally:

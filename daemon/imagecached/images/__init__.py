@@ -199,7 +199,8 @@ class Images:
                 async with self._image_slots:
                     result = await self._make_present(name, key, transfer, known)
             transfer.state = "ready"
-            self._tell(str(name))
+            if not key.lent:
+                self._tell(str(name))
             return result
         except BaseException as caught:
             error = caught

@@ -5,16 +5,17 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
 from grpclib import GRPCError, Status
 
 from imagecached.errors import FailedPrecondition
+from imagecached.rpc._proto import snapshots_pb2 as pb
 from imagecached.rpc.service import Service
 from imagecached.sockets import handed_over, listening
-from tests.support.snapshots import REF, World, mounted, names, refused, run_in, served
+from tests.support.snapshots import REF, Snapshots, World, mounted, names, refused, run_in, served
 from tests.unit.store import building
 
 pytestmark = pytest.mark.root
@@ -172,6 +173,37 @@ async def test_a_call_that_hangs_is_answered(world: World, monkeypatch: pytest.M
     release.set()
     while await world.snapshots.names():
         await asyncio.sleep(0)
+
+
+@pytest.mark.parametrize(
+    ("method", "ask"),
+    [
+        ("prepare", lambda snapshots: snapshots.prepare("two")),
+        ("view", lambda snapshots: snapshots.view("two")),
+        ("mounts", lambda snapshots: snapshots.mounts("one")),
+        ("commit", lambda snapshots: snapshots.commit("two", "one")),
+        ("update", lambda snapshots: snapshots.update(pb.Info(name="one"))),
+        ("usage", lambda snapshots: snapshots.usage("one")),
+    ],
+)
+async def test_no_method_hangs_for_ever(
+    world: World,
+    monkeypatch: pytest.MonkeyPatch,
+    method: str,
+    ask: Callable[[Snapshots], Awaitable[object]],
+) -> None:
+    """Whichever it is, its client hears UNAVAILABLE at the deadline."""
+    await world.snapshots.prepare("one")
+    release = asyncio.Event()
+
+    async def hang(*_: object, **__: object) -> None:
+        await release.wait()
+
+    monkeypatch.setattr(world.snapshotter, method, hang)
+    monkeypatch.setattr(Service, "deadline_seconds", 0.1)
+    async with refused(Status.UNAVAILABLE, "ask again"):
+        await ask(world.snapshots)
+    release.set()
 
 
 async def test_what_nobody_foresaw_is_internal(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
