@@ -88,9 +88,25 @@ class Changes:
         self._discard(stale)
         try:
             return self._stacks.mounts(record, fresh=True)
-        except BaseException:
-            self.remove(caller, key)
+        except BaseException as error:
+            if not self._withdraw(record):
+                raise NotFound(f"snapshot {key} was removed meanwhile") from error
             raise
+
+    def _withdraw(self, record: Record) -> bool:
+        """Forget what was just made; False if somebody else did, and another may have the name now."""
+
+        def body(book: Book) -> bool:
+            found = book.find(record.snapshotter, record.name)
+            if found is None or found.number != record.number:
+                return False
+            book.drop(record)
+            return True
+
+        withdrawn = self._ledger.shrink(body)
+        if withdrawn:
+            self._discard([record])
+        return withdrawn
 
     def commit(self, caller: Caller, name: str, key: str, labels: Mapping[str, str], given: str) -> None:
         """An active snapshot becomes a committed one; ``given`` is the parent of the request."""
