@@ -33,6 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         report.fail("cut short")
     finally:
         _leave(world)
+        world.cluster.http.close()
     report.summary()
     return 1 if report.failures else 0
 

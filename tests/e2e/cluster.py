@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple, TypeVar
 
 import httpx2 as httpx
+import msgspec
 from lightkube.config.client_adapter import Client, ConnectionParams
 from lightkube.config.kubeconfig import KubeConfig, SingleConfig
 from lightkube.core.exceptions import ConfigError
@@ -153,7 +154,12 @@ class Cluster:
         request: Document = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": spec}
         if node:
             spec["boundObjectRef"] = {"apiVersion": "v1", "kind": "Node", "name": node}
-        token = self._ask("POST", path, body=request)["status"]["token"]
+        return self.kubeconfig({"token": self._ask("POST", path, body=request)["status"]["token"]})
+
+    def kubeconfig(self, user: Document | None = None) -> Document:
+        """A kubeconfig for this cluster and ``user``: the same as here if none is given."""
+        if user is None:
+            user = _texts(self.config.user)
         given = self.config.cluster
         cluster: Document = {"server": given.server, "insecure-skip-tls-verify": given.insecure}
         if given.certificate_auth:
@@ -164,8 +170,8 @@ class Cluster:
             "apiVersion": "v1",
             "kind": "Config",
             "clusters": [{"name": "e2e", "cluster": cluster}],
-            "users": [{"name": account, "user": {"token": token}}],
-            "contexts": [{"name": "e2e", "context": {"cluster": "e2e", "user": account}}],
+            "users": [{"name": "e2e", "user": user}],
+            "contexts": [{"name": "e2e", "context": {"cluster": "e2e", "user": "e2e"}}],
             "current-context": "e2e",
         }
 
@@ -249,6 +255,12 @@ def wait_for(ask: Callable[[], T | None], what: str, seconds: float, why: Callab
             reason = passing or why()
             raise Failed(f"{what}: not within {seconds:g} s{f'; {reason}' if reason else ''}")
         time.sleep(_POLL_SECONDS)  # noqa: TID251  a foreign cluster: many questions have no watch
+
+
+def _texts(user: Any) -> Document:
+    """A user of a kubeconfig as it is written there."""
+    found: Document = {} if user is None else msgspec.to_builtins(user)
+    return {key: value for key, value in found.items() if value is not None}
 
 
 def _prefix(kind: Kind) -> str:

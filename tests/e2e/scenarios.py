@@ -96,6 +96,22 @@ def automatic(world: World) -> None:
     pod = world.run(world.knative_example("knative-auto.yaml", image), "a pod with automatic matching starts")
     world.report.ok("the example with automatic matching starts")
     _check_hit(world, pod, image)
+    # What Knative makes of it: the tag is gone before the pod is made.
+    resolved = world.knative_example("knative-auto.yaml", _by_digest(world, image))
+    _check_hit(world, world.run(resolved, "a pod whose image is a digest starts"), image)
+
+
+def always(world: World) -> None:
+    """A matched pod may ask the registry each time; it still runs from the cache."""
+    image = world.options.images[0]
+    template = plain_template(image, {AUTO_MATCH[0]: "true"})
+    template["spec"]["containers"][0]["imagePullPolicy"] = "Always"
+    pod = world.run_template(template, "a matched pod with imagePullPolicy Always starts")
+    handler = pod["spec"].get("runtimeClassName")
+    world.report.check(
+        handler == "imagecached", "a matched pod with imagePullPolicy Always starts", str(handler)
+    )
+    world.report.note(f"image preparation with Always: {world.image_time(pod['metadata']['name'])}")
 
 
 def explicit(world: World) -> None:
@@ -113,11 +129,9 @@ def _check_hit(world: World, pod: Document, image: str) -> None:
     world.report.check("full" in notes.get(MATCH_DEGREE, ""), "and that the match is full", str(notes))
     handler = pod["spec"].get("runtimeClassName")
     world.report.check(handler == "imagecached", "it has our RuntimeClass", str(handler))
-    written = next(
-        each["image"]
-        for each in pod["spec"]["containers"]
-        if each["image"].startswith(image.partition("@")[0])
-    )
+    reference = Reference.parse(image)
+    found = [Reference.parse(each["image"]) for each in pod["spec"]["containers"]]
+    written = next(str(each) for each in found if each.repository == reference.repository)
     world.report.check("@sha256:" in written, "its image is pinned to the digest", written)
     told = lambda: any(PRESENT in each.get("message", "") for each in world.events(name))  # noqa: E731  asked again
     wait_for(
@@ -205,11 +219,15 @@ def ordinary(world: World) -> None:
         "runtimeClassName" not in pod["spec"], "an ordinary pod of a cached image starts, unchanged"
     )
     world.report.note(f"image preparation of the ordinary pod: {world.image_time(pod['metadata']['name'])}")
+    world.run_image(_by_digest(world, image), "an ordinary pod naming the very digest starts")
+    world.report.ok("an ordinary pod naming the very digest starts")
+
+
+def _by_digest(world: World, image: str) -> str:
+    """An image of the cache by the digest that was resolved for it."""
     digest = next(each["digest"] for each in world.status(world.cache)["images"] if each["image"] == image)
     reference = Reference.parse(image)
-    by_digest = f"{reference.registry}/{reference.repository}@{digest}"
-    world.run_image(by_digest, "an ordinary pod naming the very digest starts")
-    world.report.ok("an ordinary pod naming the very digest starts")
+    return f"{reference.registry}/{reference.repository}@{digest}"
 
 
 def retention(world: World) -> None:
@@ -345,6 +363,7 @@ FIRST: Final[dict[str, Scenario]] = {
 MIDDLE: Final[dict[str, Scenario]] = {
     "automatic": automatic,
     "explicit": explicit,
+    "always": always,
     "refusal": refused,
     "creation": creation,
     "reuse": reuse,

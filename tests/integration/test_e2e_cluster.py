@@ -1,0 +1,95 @@
+"""scripts/e2e-cluster from one end to the other: emulated API server, real controller, daemon and containerd.
+
+Of a cluster only the API server and the kubelet are stand-ins.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.e2e import __main__ as e2e
+from tests.e2e import world as worlds
+from tests.e2e.scenarios import FIRST, LAST, MIDDLE
+from tests.support.apiserver import ApiServer, User
+from tests.support.apiserver_thread import Served, served
+from tests.support.containerd import CONTAINERD2
+from tests.support.demo import base_layer
+from tests.support.images import ImageFolder
+from tests.support.kubelet import kubelet
+from tests.support.registry import Registry
+from tests.support.restarting import Node, restartable
+from tests.support.tars import file, tar
+
+pytestmark = [
+    pytest.mark.root,
+    pytest.mark.containerd,
+    pytest.mark.containerd2,
+    pytest.mark.timeout(600),
+]
+
+
+@pytest.fixture
+def node(registry: Registry, tmp_path: Path) -> Iterator[Node]:
+    """The node, with CRI and a pause image."""
+    with restartable(registry, tmp_path) as node:
+        yield node
+
+
+@pytest.fixture
+def api(node: Node, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Served]:
+    """A cluster of that one node, where roles count."""
+    admin = {"admin": User("admin", ("system:masters",))}
+    with served(ApiServer(rbac=True, tokens=admin)) as running:
+        kubeconfig = running.server.kubeconfig(tmp_path / "kubeconfig", token="admin")
+        monkeypatch.setenv("KUBECONFIG", str(kubeconfig))
+        containerd = node.running
+        with running.beside(kubelet(running.server, containerd.socket, containerd.directory / "logs", "n1")):
+            yield running
+
+
+def _images(registry: Registry, directory: Path) -> Iterator[str]:
+    """Three that share their first layer and run until they are ended."""
+    folder = ImageFolder(directory)
+    base = base_layer(folder)
+    for name in ("e2e/web:1", "e2e/tool:1", "e2e/other:1"):
+        own = folder.layer(tar(file("etc/motd", name.encode() * 1000)))
+        image = folder.image([base, own], {"Entrypoint": ["/usr/bin/sleep", "inf"], "Env": ["PATH=/usr/bin"]})
+        folder.push(image, registry.reference(name))
+        yield registry.reference(name)
+
+
+def _arguments(node: Node, registry: Registry, folder: Path) -> list[str]:
+    containerd = node.running
+    return [
+        "--node-process",
+        "--images", ",".join(_images(registry, folder)),
+        "--plain-http", registry.address,
+        "--containerd-config", str(containerd.config),
+        "--containerd-socket", str(containerd.socket),
+        "--containerd-program", str(CONTAINERD2 / "containerd"),
+        "--containerd-restart", node.restart,
+        "--root", str(containerd.directory / "ours"),
+        "--run", str(containerd.directory / "run"),
+        "--patience", "60",
+    ]  # fmt: skip
+
+
+def test_every_scenario_passes_and_nothing_is_left(
+    api: Served,
+    node: Node,
+    registry: Registry,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """From install to uninstall: no line says FAIL, and none of the scenarios is left out."""
+    monkeypatch.setattr(worlds, "_MAKER_SECONDS", 0.5)  # nothing makes pods of Deployments here, we know
+    code = e2e.main(_arguments(node, registry, tmp_path / "images"))
+    said = capsys.readouterr().out
+    assert [line for line in said.splitlines() if line.startswith("FAIL")] == [], said
+    assert code == 0
+    tried = {line.split()[1] for line in said.splitlines() if line.startswith("ok ")}
+    assert {*FIRST, *MIDDLE, *LAST} <= tried, said
