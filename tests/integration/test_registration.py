@@ -9,6 +9,11 @@ from pathlib import Path
 import pytest
 from grpclib import GRPCError
 
+from imagecached.containerd import Containerd
+from imagecached.events import EventLog
+from imagecached.registration import Sandbox
+from imagecached.registration.sandbox import Pull
+from imagecached.store import Store, StorePolicy
 from tests.support import tars
 from tests.support.containerd import CONTAINERD2, STABLE
 from tests.support.demo import HELLO, SHELL, push_demo
@@ -143,6 +148,22 @@ async def test_the_pause_image_of_the_handler(demo: Registry, pause: str) -> Non
                     assert await pod.execute("echo", "here") == "here\n"
             assert requests == []
         assert node.daemon.ctl("rm", by_digest(node, pause), check=False).returncode == 1
+
+
+async def test_which_image_is_the_pause_image(demo: Registry, node: Node, pause: str, tmp_path: Path) -> None:
+    """containerd 1 says it, containerd 2 shows it by the sandboxes that run."""
+    containerd, store = Containerd(node.containerd.socket), await Store.open(tmp_path / "s", StorePolicy())
+
+    def pull(name: str) -> Pull:
+        raise AssertionError(f"nobody asked for {name}")
+
+    sandbox = Sandbox(containerd, store, pull, name="", look_seconds=1, events=EventLog())
+    async with node.cri() as cri:
+        assert await sandbox.find() == ("" if node.containerd.programs else pause)
+        async with cri.pod(demo.reference(SHELL), handler=node.handler):
+            assert await sandbox.find() == pause
+    await containerd.close()
+    await store.close()
 
 
 def record(node: Node, name: str) -> list[str]:

@@ -43,10 +43,6 @@ class Registry(Protocol):
         """The bytes of a blob from ``start`` on."""
         ...
 
-    async def mirrored(self, ref: Reference) -> bool:
-        """Whether blobs may come from elsewhere than the registry itself."""
-        ...
-
 
 @dataclass(slots=True)
 class BlobTransfer:
@@ -183,16 +179,21 @@ class Blobs:
     async def _bring(
         self, place: Place, image: Reference, layer: LayerBlob, part: BlobTransfer, slots: asyncio.Semaphore
     ) -> None:
-        """One blob; what a mirror got wrong is asked of the registry itself, once."""
+        """One blob. Wrong bytes, a mirror's or those of an earlier try, are asked for once more, of the
+        registry itself.
+        """
         part.source = part.source or "fetched"
         async with slots:
             try:
                 await self._write(place, image, layer, part, mirrors=True)
             except Corrupt:
                 await place.drop_ingest(layer)
-                if not await self._registry.mirrored(image):
+                part.done = 0
+                try:
+                    await self._write(place, image, layer, part, mirrors=False)
+                except Corrupt:
+                    await place.drop_ingest(layer)
                     raise
-                await self._write(place, image, layer, part, mirrors=False)
 
     async def _write(
         self, place: Place, image: Reference, layer: LayerBlob, part: BlobTransfer, *, mirrors: bool

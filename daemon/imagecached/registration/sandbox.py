@@ -82,7 +82,7 @@ class Sandbox:
         """Make the pause image present and pinned if it is not; its name in the store, "" if nobody knows
         which image that is.
         """
-        written = self._name or await self._found()
+        written = self._name or await self.find()
         if not written:
             return ""
         name = str(await self._exactly(Reference.parse(written)))
@@ -104,7 +104,8 @@ class Sandbox:
         record = await self._namespace.images.get(str(reference))
         return reference if record is None else reference.at(Digest.parse(record.target.digest))
 
-    async def _found(self) -> str:
+    async def find(self) -> str:
+        """The name that containerd has for its pause image; "" if it does not say."""
         return await self._configured() or await self._running()
 
     async def _configured(self) -> str:
