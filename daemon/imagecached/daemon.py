@@ -11,6 +11,7 @@ import asyncio
 import logging
 import signal
 import time
+from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from dataclasses import dataclass
 from functools import partial
@@ -182,12 +183,13 @@ async def _run_services(parts: Parts, group: asyncio.TaskGroup) -> None:
         settings.cache_settings(config),
         events=parts.events,
         metrics=parts.metrics,
-        collect=partial(_collect, parts),
+        collect=partial(_collect, parts, registration),
         registration=registration,
     )
     folder = Folder(config.caches.dir, partial(_declare, caches))
     member = _member(parts, caches)
-    parts.metrics.watch(partial(_readings, parts, images, caches, member))
+    counts = registration.counts if registration else dict[str, int]
+    parts.metrics.watch(partial(_readings, parts, images, caches, counts, member))
     ports = api.Ports(
         images=images,
         caches=caches,
@@ -329,7 +331,13 @@ def _examine(config: Config, folder: Folder) -> list[doctor.Finding]:
     return [*doctor.examine(config), *findings]
 
 
-def _readings(parts: Parts, images: Images, caches: Caches, member: Membership | None) -> Readings:
+def _readings(
+    parts: Parts,
+    images: Images,
+    caches: Caches,
+    registrations: Callable[[], Mapping[str, int]],
+    member: Membership | None,
+) -> Readings:
     """What the gauges show now."""
     usage = parts.store.usage()
     waiting_images, waiting_layers = images.waiting()
@@ -343,6 +351,7 @@ def _readings(parts: Parts, images: Images, caches: Caches, member: Membership |
         waiting_images=waiting_images,
         waiting_layers=waiting_layers,
         caches={str(phase): count for phase, count in caches.by_phase().items()},
+        registrations=registrations(),
         connected=None if member is None else member.problem is None,
     )
 

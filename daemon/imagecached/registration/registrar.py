@@ -26,7 +26,7 @@ from imagecached.registration.blobs import Blobs, Fetch, Registry
 from imagecached.registration.index import Index
 from imagecached.registration.place import OnStep, Place, nobody
 from imagecached.registration.schedule import Schedule
-from imagecached.registration.states import RegistrationState, StateName
+from imagecached.registration.states import STATES, RegistrationState, StateName
 from imagecached.registration.stuck import SPARE, Patience, given_up
 from imagecached.registration.wanted import Mode, Wanted, names_of_all, wanted_of
 from imagecached.store import Image, Store
@@ -129,8 +129,9 @@ class Registration:
         return self._states.get(name)
 
     def counts(self) -> Mapping[str, int]:
-        """How many images are in which state."""
-        return Counter(state.state for state in self._states.values())
+        """How many images are in which state; each state has its count."""
+        counted = Counter(state.state for state in self._states.values())
+        return {state: counted[state] for state in STATES}
 
     async def run(self) -> None:
         """For ever: hear what happens in containerd, look at what it may concern and put it right."""

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Final, Literal, get_args
 
 StateName = Literal["registered", "pending", "failed"]
+STATES: Final[tuple[StateName, ...]] = get_args(StateName)
 
 
 @dataclass(frozen=True, slots=True)

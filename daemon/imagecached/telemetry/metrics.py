@@ -46,6 +46,7 @@ class Readings:
     ``logical_bytes`` sums every image's layers, shared ones as often as they are used: divided by
     ``layer_bytes`` it is the gain of sharing.
     ``waiting``: pulls and layers that wait for their turn. ``caches``: how many are in each phase.
+    ``registrations``: images by how far containerd knows them; empty where it is not told.
     ``connected``: does the cluster's API server answer; None where there is no cluster.
     """
 
@@ -58,6 +59,7 @@ class Readings:
     waiting_images: int = 0
     waiting_layers: int = 0
     caches: Mapping[str, int] = field(default_factory=dict)
+    registrations: Mapping[str, int] = field(default_factory=dict)
     connected: bool | None = None
 
 
@@ -247,3 +249,10 @@ class _Gauges(Collector):
         for phase in CACHE_PHASES:
             caches.add_metric([phase], now.caches.get(phase, 0))
         yield caches
+        if now.registrations:
+            known = GaugeMetricFamily(
+                "imagecached_registrations", "Images that containerd is told of.", labels=["state"]
+            )
+            for state, count in now.registrations.items():
+                known.add_metric([state], count)
+            yield known

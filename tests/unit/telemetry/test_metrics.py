@@ -86,6 +86,16 @@ def test_gauges_are_read_at_the_scrape() -> None:
     assert (samples["imagecached_disk_used_bytes"], samples["imagecached_disk_budget_bytes"]) == (120, 1000)
     assert samples['imagecached_queue_depth{queue="images"}'] == 3
     assert samples['imagecached_queue_depth{queue="layers"}'] == 4
+    assert not any("registrations" in name for name in samples)
+
+
+def test_what_containerd_knows_is_counted() -> None:
+    """By state, with the states that no image is in."""
+    metrics, counts = Metrics(), {"registered": 2, "failed": 0}
+    metrics.watch(lambda: Readings(0, 0, 0, 0, 0, 0, registrations=counts))
+    samples = scrape(metrics)
+    assert samples['imagecached_registrations{state="registered"}'] == 2
+    assert samples['imagecached_registrations{state="failed"}'] == 0
 
 
 def test_a_scrape_survives_a_gauge_that_fails() -> None:
