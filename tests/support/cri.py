@@ -5,16 +5,20 @@ Pods use the host's network, so that no test needs a network plugin.
 
 from __future__ import annotations
 
+import asyncio
 import secrets
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
+from grpclib import GRPCError
 from grpclib.client import Channel, UnaryUnaryMethod
 
 from tests.support._proto import cri_pb2 as pb
+
+T = TypeVar("T")
 
 _SECONDS: Final = 60.0
 _HOST_NETWORK: Final = pb.NamespaceOption(network=pb.NODE, ipc=pb.NODE)
@@ -106,6 +110,10 @@ class Pod:
     config: pb.PodSandboxConfig
     container: str = ""
 
+    def of(self, cri: Cri) -> Pod:
+        """The same over another connection."""
+        return replace(self, cri=cri)
+
     async def start(self, reference: str, command: Sequence[str], name: str = "main") -> None:
         """Create and start the container."""
         security = pb.LinuxContainerSecurityContext(namespace_options=_HOST_NETWORK)
@@ -150,13 +158,28 @@ class Pod:
         await self.cri.call("RemovePodSandbox", pod_sandbox_id=self.sandbox)
 
 
+async def patiently(work: Callable[[], Awaitable[T]], deadline_seconds: float = 20.0) -> T:
+    """Do it again until it works, as the kubelet does; at the deadline with the last error."""
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + deadline_seconds
+    while True:
+        try:
+            return await work()
+        except GRPCError:
+            if loop.time() > deadline:
+                raise
+        await asyncio.sleep(0.05)
+
+
 @asynccontextmanager
 async def connected(socket: Path, logs: Path) -> AsyncIterator[Cri]:
     """CRI on a containerd's socket."""
     logs.mkdir(exist_ok=True)
     channel = Channel(path=str(socket))
+    cri = Cri(channel, logs)
     try:
-        yield Cri(channel, logs)
+        await patiently(lambda: cri.call("Status"))  # it answers before it has looked at what is there
+        yield cri
     finally:
         channel.close()
 
