@@ -7,7 +7,6 @@ that they cannot disagree.
 from imagecached.imagecache import phases
 from imagecached.imagecache.automatic import Creation
 from imagecached.imagecache.candidates import Candidate, Candidates
-from imagecached.imagecache.cluster import NodeReport, aggregate
 from imagecached.imagecache.documents import parse_object, read_cache
 from imagecached.imagecache.findings import Findings, Problem
 from imagecached.imagecache.ids import (
@@ -53,7 +52,6 @@ __all__ = [
     "ImageStatus",
     "Kept",
     "Limits",
-    "NodeReport",
     "Options",
     "Parsed",
     "ParsedPods",
@@ -66,7 +64,6 @@ __all__ = [
     "Status",
     "Toleration",
     "Verdict",
-    "aggregate",
     "automatic_name",
     "cache_id",
     "due",

@@ -21,7 +21,7 @@ from imagecached.imagecache.model import ImageCache
 from imagecached.imagecache.retention import expiry
 from imagecached.imagecache.status import Bytes, EventType, ImageStatus, Phase, Status
 
-Act: TypeAlias = Literal["begin", "resolve", "advance", "finish", "fail"]
+Act: TypeAlias = Literal["begin", "resolve", "advance", "finish", "fail", "refuse"]
 
 LEGAL: Final[Mapping[Act, Mapping[Phase, Phase]]] = {
     "begin": {
@@ -36,9 +36,18 @@ LEGAL: Final[Mapping[Act, Mapping[Phase, Phase]]] = {
     "advance": {"Creating": "Creating", "Updating": "Updating"},
     "finish": {"Creating": "Ready", "Updating": "Ready"},
     "fail": {"Pending": "Failed", "Creating": "Failed", "Updating": "UpdateFailed"},
+    "refuse": {
+        "Pending": "Failed",
+        "Creating": "Failed",
+        "Failed": "Failed",
+        "Ready": "UpdateFailed",
+        "Updating": "UpdateFailed",
+        "UpdateFailed": "UpdateFailed",
+    },
 }
 """Act → phase before → phase after. What is not here cannot happen."""
 
+INVALID_SPEC: Final = "InvalidSpec"
 _MOST_UNFINISHED: Final = 99
 
 
@@ -120,6 +129,27 @@ def fail(cache: ImageCache, status: Status, now: float, *, reason: str, message:
     return _settled(cache, status, note(failed, now, reason, message, "Warning"), now)
 
 
+def refuse(status: Status, now: float, *, cache_id: str, message: str) -> Status:
+    """The object makes no sense, so there is nothing to build; what serves, serves on. ``message`` says why.
+
+    Whatever makes sense again is another build.
+    """
+    phase = _after("refuse", status)
+    if (status.phase, status.reason, status.message) == (phase, INVALID_SPEC, message):
+        return status
+    refused = replace(
+        status,
+        phase=phase,
+        progress="0%",
+        image_cache_id=cache_id,
+        reason=INVALID_SPEC,
+        message=message,
+        build="",
+    )
+    refused = note(refused, now, INVALID_SPEC, message, "Warning")
+    return replace(refused, conditions=conditions_of(refused, now), last_updated_time=_second(now))
+
+
 def looked_at(cache: ImageCache, status: Status, now: float) -> Status:
     """Edits that need no build (size, retention, labels) take effect here; nothing else changes."""
     return _settled(cache, status, status, now)
@@ -146,11 +176,6 @@ def drifted(cache: ImageCache, status: Status, images: Sequence[str], now: float
 def nodes(cache: ImageCache, status: Status, now: float, *, ready: int, total: int) -> Status:
     """How many of the target nodes hold the generation that is built, or was built last."""
     return _settled(cache, status, replace(status, nodes_ready=ready, nodes_total=total), now)
-
-
-def remark(cache: ImageCache, status: Status, now: float, *, message: str) -> Status:
-    """Something to know of a cache that serves, which is no transition."""
-    return _settled(cache, status, replace(status, message=message), now)
 
 
 def event(status: Status, now: float, name: str, message: str, kind: EventType = "Normal") -> Status:

@@ -31,6 +31,7 @@ ACTS: dict[machine.Act, Callable[[ImageCache, Status], Status]] = {
     "advance": lambda declared, now: machine.advance(declared, now, NOW + 60, moved=Bytes(100, 50, 20, 30)),
     "finish": lambda declared, now: machine.finish(declared, now, NOW + 60),
     "fail": lambda declared, now: machine.fail(declared, now, NOW + 60, reason="Unavailable", message="m"),
+    "refuse": lambda _, now: machine.refuse(now, NOW + 60, cache_id=CACHE.id, message="spec.images: no"),
 }
 ALLOWED: dict[tuple[machine.Act, Phase], Phase] = {
     ("begin", "Pending"): "Pending",
@@ -48,13 +49,19 @@ ALLOWED: dict[tuple[machine.Act, Phase], Phase] = {
     ("fail", "Pending"): "Failed",
     ("fail", "Creating"): "Failed",
     ("fail", "Updating"): "UpdateFailed",
+    ("refuse", "Pending"): "Failed",
+    ("refuse", "Creating"): "Failed",
+    ("refuse", "Failed"): "Failed",
+    ("refuse", "Ready"): "UpdateFailed",
+    ("refuse", "Updating"): "UpdateFailed",
+    ("refuse", "UpdateFailed"): "UpdateFailed",
 }
 
 
 @pytest.mark.parametrize("phase", PHASES)
 @pytest.mark.parametrize("act", ACTS)
 def test_every_act_in_every_phase(act: machine.Act, phase: Phase) -> None:
-    """Fifteen transitions exist; every other act is refused by name and changes nothing."""
+    """What the table allows happens; every other act is refused by name and changes nothing."""
     before = status(CACHE, phase)
     after = ALLOWED.get((act, phase))
     if after is None:
@@ -173,6 +180,19 @@ def test_events_are_bounded_and_counted() -> None:
     assert len(long.events[-1].message) == 500
 
 
+@pytest.mark.parametrize("phase", PHASES)
+def test_an_object_that_makes_no_sense(phase: Phase) -> None:
+    """It says why, serves on if it served, is not written twice, and is built anew once it makes sense."""
+    refused = machine.refuse(status(CACHE, phase), NOW + 1, cache_id=CACHE.id, message="spec.images: no")
+    assert (refused.reason, refused.message) == ("InvalidSpec", "spec.images: no")
+    assert refused.usable == (phase in ("Ready", "Updating", "UpdateFailed"))
+    building = refused.condition("Building")
+    assert building is not None
+    assert (building.status, building.reason) == ("False", "InvalidSpec")
+    assert machine.refuse(refused, NOW + 9, cache_id=CACHE.id, message="spec.images: no") is refused
+    assert machine.needs_build(CACHE, refused)
+
+
 def test_drift() -> None:
     """Tags that moved are shown and told once; serving goes on until somebody refreshes."""
     ready = status(CACHE, "Ready")
@@ -245,6 +265,13 @@ class AnySequence(RuleBasedStateMachine):
             self.act("fail", lambda: machine.fail(self.cache, self.status, self.now, **fail))
         else:
             self.act("finish", lambda: machine.finish(self.cache, self.status, self.now))
+
+    @rule()
+    def somebody_breaks_it(self) -> None:
+        self.act(
+            "refuse",
+            lambda: machine.refuse(self.status, self.now, cache_id=self.cache.id, message="no images"),
+        )
 
     @rule(ready=st.integers(0, 3), total=st.integers(0, 3))
     def nodes(self, ready: int, total: int) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Final, Literal
+from typing import Final
 
 from imagecached.imagecache import (
     ImageCache,
@@ -108,22 +108,8 @@ def _unresolved(status: Status) -> bool:
 
 def _refused(known: Known, now: float) -> Plan:
     """A spec that makes no sense builds nothing. What serves, serves on."""
-    status = known.status
-    said = (status.reason, status.message) == ("InvalidSpec", known.problem)
-    if said and status.image_cache_id:
-        return Plan()
-    phase: Literal["UpdateFailed", "Failed"] = "UpdateFailed" if status.serving else "Failed"
-    told = phases.event(status, now, "InvalidSpec", known.problem, "Warning")
-    return Plan(
-        replace(
-            told,
-            phase=phase,
-            image_cache_id=cache_id(known.uid),
-            reason="InvalidSpec",
-            message=known.problem,
-            build="",
-        )
-    )
+    status = phases.refuse(known.status, now, cache_id=cache_id(known.uid), message=known.problem)
+    return Plan() if status is known.status else Plan(status)
 
 
 def _resolving(
