@@ -29,7 +29,7 @@ from imagecached.mounts import Mounter
 from imagecached.notify import notify, watchdog_seconds
 from imagecached.registry import Registry
 from imagecached.snapshotter import Misses, Snapshotter
-from imagecached.store import Store
+from imagecached.store import GcReport, Store
 from imagecached.telemetry import Metrics, Readings
 
 if TYPE_CHECKING:
@@ -93,6 +93,7 @@ async def _build(config: Config, stack: AsyncExitStack) -> Parts:
     store = await Store.open(root, await aio.finish(settings.store_policy, config))
     stack.push_async_callback(store.close)
     _report_recovery(store, events)
+    store.on_freed(partial(_freed, metrics, events))
     mounter = await aio.finish(Mounter.probe, root)
     store.protect(lambda: store.layout.digests_of(mounter.mounted()))
     registry = await stack.enter_async_context(
@@ -270,17 +271,20 @@ async def _tend(parts: Parts, registration: Registration | None) -> None:
 
 async def _collect(parts: Parts, registration: Registration | None) -> None:
     report = await parts.store.gc(grace_seconds=_GRACE_SECONDS)
-    parts.metrics.gc_ended(report.freed_bytes)
+    parts.metrics.gc_ended()
     if report.images and registration is not None:
         await registration.unregister(*report.images)
-    if report.images or report.layers:
-        facts = {
-            "images": list(report.images),
-            "layers": len(report.layers),
-            "freed_bytes": report.freed_bytes,
-        }
-        parts.events.emit("collected", **facts)
-        log.info("collected", extra=facts)
+
+
+def _freed(metrics: Metrics, events: EventLog, report: GcReport) -> None:
+    """What went, by gc or because a pull needed the room; each image with why it was this one."""
+    metrics.freed(report.freed_bytes, len(report.images))
+    reason = "the disk was needed, and it was unused for the longest time"
+    for name in report.images:
+        events.emit("evicted", name, reason=reason)
+    facts = {"images": list(report.images), "layers": len(report.layers), "freed_bytes": report.freed_bytes}
+    events.emit("collected", **facts)
+    log.info("collected", extra=facts)
 
 
 async def _watchdog() -> None:

@@ -29,6 +29,8 @@ def test_quickstart_shows_a_container_and_leaves_nothing(tmp_path: Path) -> None
         assert "A shell from a prepared snapshot" in done.stdout
         table = [line for line in done.stdout.splitlines() if "demo/hello:1" in line and "Ready" in line]
         assert any("100%" in line for line in table)
+        assert "imagecache.eci.alibabacloud.com/quickstart created" in done.stdout
+        assert any(line.startswith("quickstart ") and "Ready" in line for line in done.stdout.splitlines())
         assert list(tmp_path.iterdir()) == []
 
 

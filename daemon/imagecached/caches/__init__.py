@@ -90,7 +90,8 @@ class Caches:
         self._desk = Desk(images, store, settings, events, metrics, registration, collect, clock or Clock())
         self._spawn: Callable[[str], None] | None = None
         self._restore()
-        store.let_yield(self._yielding, self._on_yielded)
+        store.let_yield(self._yielding)
+        store.on_freed(self._on_freed)
 
     # What is wanted.
 
@@ -312,7 +313,7 @@ class Caches:
             if tending.may_yield
         }
 
-    def _on_yielded(self, report: GcReport) -> None:
+    def _on_freed(self, report: GcReport) -> None:
         for owner in report.owners:
             found = lives.owner_of(owner)
             tending = self._desk.tendings.get(found[0]) if found is not None else None

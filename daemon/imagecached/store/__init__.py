@@ -86,7 +86,7 @@ class Store:
         self.ledger = Ledger(state)
         self.shelf = Shelf(state)
         self._let_go: list[LetGo] = []
-        self._on_yielded: list[Callable[[GcReport], None]] = []
+        self._on_freed: list[Callable[[GcReport], None]] = []
 
     @classmethod
     async def open(cls, root: Path, policy: StorePolicy) -> Store:
@@ -176,14 +176,16 @@ class Store:
         """
         self._state.in_use.append(in_use)
 
-    def let_yield(self, yielding: Yielding, on_yielded: Callable[[GcReport], None]) -> None:
+    def let_yield(self, yielding: Yielding) -> None:
         """Pins of the owners that ``yielding`` names, with their last use, give way when bytes are wanted.
 
-        It runs in a thread and must not call the store; ``on_yielded`` is called on the event loop, after the
-        pins of ``report.owners`` have gone.
+        It runs in a thread and must not call the store.
         """
         self._state.yielding.append(yielding)
-        self._on_yielded.append(on_yielded)
+
+    def on_freed(self, tell: Callable[[GcReport], None]) -> None:
+        """Call ``tell`` on the event loop whenever something was freed, by gc or to make room."""
+        self._on_freed.append(tell)
 
     def before_eviction(self, let_go: LetGo) -> None:
         """Before bytes are wanted that images would free if nobody else knew them, ``let_go`` is awaited with
@@ -267,7 +269,7 @@ class Store:
             await let_go(*names)
 
     def _told(self, report: GcReport) -> GcReport:
-        for tell in self._on_yielded if report.owners and not report.dry_run else ():
+        for tell in self._on_freed if report.anything and not report.dry_run else ():
             tell(report)
         return report
 

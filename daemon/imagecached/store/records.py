@@ -171,6 +171,11 @@ class GcReport:
     dry_run: bool = False
     owners: tuple[str, ...] = ()
 
+    @property
+    def anything(self) -> bool:
+        """Is there something that went?"""
+        return bool(self.images or self.snapshots or self.layers or self.orphans)
+
 
 @dataclass(frozen=True, slots=True)
 class Finding:

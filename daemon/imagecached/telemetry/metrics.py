@@ -114,7 +114,14 @@ class Metrics:
             registry=self._registry,
         )
         self._gc_runs = Counter("imagecached_gc_runs", "Runs of gc.", registry=self._registry)
-        self._gc_freed = Counter("imagecached_gc_freed_bytes", "Bytes freed by gc.", registry=self._registry)
+        self._gc_freed = Counter(
+            "imagecached_gc_freed_bytes", "Bytes freed by gc and to make room.", registry=self._registry
+        )
+        self._evicted = Counter(
+            "imagecached_images_evicted",
+            "Images that went because the disk was needed.",
+            registry=self._registry,
+        )
         self._cache_builds = Counter(
             "imagecached_cache_builds", "Builds of ImageCaches ended.", ["result"], registry=self._registry
         )
@@ -203,10 +210,14 @@ class Metrics:
         """Count a watch that was begun anew; ``reason`` is one of :data:`WATCH_RESTARTS`."""
         self._watch_restarts.labels(reason).inc()
 
-    def gc_ended(self, freed_bytes: int) -> None:
+    def gc_ended(self) -> None:
         """Count a run of gc."""
         self._gc_runs.inc()
+
+    def freed(self, freed_bytes: int, images: int) -> None:
+        """Count what gc freed, or a pull that needed the room, and the images that had to go for it."""
         self._gc_freed.inc(freed_bytes)
+        self._evicted.inc(images)
 
     def exposition(self, accept: str = "") -> tuple[bytes, str]:
         """The scrape's body and its content type, in the form that ``accept`` asks for."""

@@ -301,3 +301,24 @@ async def test_fsck_repairs_on_demand_only(store: Store) -> None:
     assert found.damaged
     await pull(store, "app", layer(1))
     assert (await store.fsck()).clean
+
+
+async def test_who_wants_to_know_hears_what_was_freed(root: Path) -> None:
+    """By gc or to make room, also which images had to go; never of a dry run, nor when nothing was freed."""
+    store = await Store.open(root, ROOMY)
+    try:
+        heard: list[GcReport] = []
+        store.on_freed(heard.append)
+        await store.gc()
+        await publish(store, layer(1))
+        await store.put_image(image("app", layer(1)))
+        await store.gc(dry_run=True)
+        assert heard == []
+        store._state.budget.policy = StorePolicy(quota_bytes=store.usage().disk_bytes, free_bytes=0)
+        await store.make_room(1)
+        assert [report.images for report in heard] == [(image("app", layer(1)).name,)]
+        await publish(store, layer(2))
+        await store.gc()
+        assert [report.layers for report in heard[1:]] == [(layer(2).diff_id,)]
+    finally:
+        await store.close()

@@ -59,12 +59,14 @@ def test_bytes_seconds_and_gc_add_up() -> None:
     metrics.obtained("registry", 5)
     metrics.obtained("registry", 7)
     metrics.phase_ended("fetch", 0.3)
-    metrics.gc_ended(1000)
+    metrics.gc_ended()
+    metrics.freed(1000, 2)
     samples = scrape(metrics)
     assert samples['imagecached_blob_bytes_total{source="registry"}'] == 12
     assert samples['imagecached_phase_seconds_bucket{le="0.25",phase="fetch"}'] == 0
     assert samples['imagecached_phase_seconds_bucket{le="0.5",phase="fetch"}'] == 1
     assert (samples["imagecached_gc_runs_total"], samples["imagecached_gc_freed_bytes_total"]) == (1, 1000)
+    assert samples["imagecached_images_evicted_total"] == 2
 
 
 def test_gauges_are_read_at_the_scrape() -> None:
