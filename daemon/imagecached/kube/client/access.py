@@ -24,6 +24,8 @@ from lightkube.config.models import UserExec
 from lightkube.core.exceptions import ConfigError
 
 from imagecached.errors import AccessDenied, InvalidInput, NotFound
+from imagecached.kube.client.transport import Transport
+from imagecached.registry.proxies import Proxies
 
 _PLUGIN_SECONDS: Final = 60.0
 _MOST_PLUGIN_BYTES: Final = 1 << 20
@@ -39,7 +41,7 @@ def open_http(
     """A session with the cluster; reads files, so call it in a thread.
 
     Without ``kubeconfig``: the pod's service account if we are in one, else ``KUBECONFIG``, else the user's.
-    InvalidInput, NotFound: the configuration is wrong or missing.
+    InvalidInput, NotFound: the configuration is wrong or missing, or names a proxy that is none.
     """
     config = _config(kubeconfig, environ)
     try:
@@ -49,8 +51,14 @@ def open_http(
         verify = verify_cluster(config.cluster, config.user, config.abs_file)
     except (ConfigError, OSError, ValueError) as error:  # ssl.SSLError is an OSError
         raise InvalidInput(f"{config.fname or 'service account'}: {error}") from error
+    transport = Transport(verify, Proxies.from_environment(environ))
     return httpx.AsyncClient(
-        base_url=config.cluster.server, auth=auth, verify=verify, headers={"User-Agent": agent}
+        base_url=config.cluster.server,
+        auth=auth,
+        transport=transport,
+        headers={"User-Agent": agent},
+        timeout=None,
+        trust_env=False,
     )
 
 

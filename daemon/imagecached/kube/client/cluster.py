@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -20,8 +19,6 @@ from imagecached.kube.client.answers import Gone
 from imagecached.kube.client.kinds import Kind, Object
 from imagecached.kube.client.pace import Pace
 from imagecached.kube.client.watching import Event, Expired, events_of, lines_of
-
-logging.getLogger("httpx2").setLevel(logging.WARNING)  # it tells of every request
 
 Subresource = Literal["", "status"]
 Keep = Callable[[Object], Object]
