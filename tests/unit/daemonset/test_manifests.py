@@ -22,6 +22,7 @@ FOLDER: Final = PROJECT / "daemonset"
 NAMESPACE: Final = "imagecached-system"
 BASE: Final = build(FOLDER)
 REMOVAL: Final = build(FOLDER / "removal")
+MONITORING: Final = build(FOLDER / "with-monitoring")
 CLUSTER_KINDS: Final = frozenset(
     "Namespace CustomResourceDefinition ClusterRole ClusterRoleBinding RuntimeClass "
     "MutatingWebhookConfiguration ValidatingWebhookConfiguration ValidatingAdmissionPolicy "
@@ -80,7 +81,7 @@ def test_kubectl_builds_the_same() -> None:
 def test_objects_are_ours_and_in_their_place() -> None:
     """Each is labelled as a part of the product, and lives in the namespace that goes with it at the end."""
     seen = set()
-    for document in (*BASE, *REMOVAL):
+    for document in (*MONITORING, *REMOVAL):
         metadata = document["metadata"]
         assert metadata["labels"]["app.kubernetes.io/part-of"] == "imagecached"
         assert metadata.get("namespace") == (None if document["kind"] in CLUSTER_KINDS else NAMESPACE)
@@ -329,3 +330,24 @@ def test_scripts_are_whole(script: str) -> None:
     path = FOLDER / script
     assert path.stat().st_mode & 0o111
     subprocess.run(["bash", "-n", path], check=True)
+
+
+def test_monitoring_adds_to_the_base_and_changes_one_setting() -> None:
+    """The pages are opened to Prometheus; everything else of the base stays as it is."""
+    added = [each for each in MONITORING if each not in BASE]
+    assert {each["kind"] for each in added} == {"PodMonitor", "ConfigMap", "DaemonSet"}
+    container = _one("DaemonSet", "imagecached", MONITORING)["spec"]["template"]["spec"]["containers"][0]
+    address = {"name": "IMAGECACHED_HTTP__ADDRESS", "value": "0.0.0.0:9273"}
+    assert container["env"] == [*DAEMON["containers"][0]["env"], address]
+    [monitor] = [each for each in added if each["kind"] == "PodMonitor"]
+    [endpoint] = monitor["spec"]["podMetricsEndpoints"]
+    assert endpoint["port"] in {port["name"] for port in container["ports"]}
+    [dashboard] = [each for each in added if each["kind"] == "ConfigMap"]
+    assert json.loads(dashboard["data"]["dashboard.json"])["title"] == "imagecached"
+
+
+def test_kubernetes_takes_a_drop_of_capabilities_by_setpriv() -> None:
+    """The program before ours is understood by the kernel of this host, word for word."""
+    command = DAEMON["containers"][0]["command"]
+    done = subprocess.run([*command[:-1], "true"], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
