@@ -5,14 +5,19 @@ Of a cluster only the API server and the kubelet are stand-ins.
 
 from __future__ import annotations
 
+import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from imagecached.imagecache.annotations import AUTO_MATCH
 from tests.e2e import __main__ as e2e
 from tests.e2e import world as worlds
+from tests.e2e.node import mounts
 from tests.e2e.scenarios import FIRST, LAST, MIDDLE
+from tests.e2e.world import World
 from tests.support.apiserver import ApiServer, User
 from tests.support.apiserver_thread import Served, served
 from tests.support.containerd import CONTAINERD2
@@ -93,3 +98,49 @@ def test_every_scenario_passes_and_nothing_is_left(
     assert code == 0
     tried = {line.split()[1] for line in said.splitlines() if line.startswith("ok ")}
     assert {*FIRST, *MIDDLE, *LAST} <= tried, said
+
+
+def test_a_run_that_is_cut_short_leaves_everything_as_it_was(
+    api: Served,
+    node: Node,
+    registry: Registry,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """In the middle, with a cache, a pod of it and both processes there: exit code 1, and nothing stays."""
+
+    def interrupted(world: World) -> None:
+        world.run_image(world.options.images[0], "a pod", {AUTO_MATCH[0]: "true"})
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    before, config = _objects(api), node.running.config.read_bytes()
+    monkeypatch.setattr(worlds, "_MAKER_SECONDS", 0.5)
+    monkeypatch.setitem(MIDDLE, "automatic", interrupted)
+    restored = signal.getsignal(signal.SIGTERM)
+    try:
+        code = e2e.main([*_arguments(node, registry, tmp_path / "images"), "--only", "automatic"])
+    finally:
+        signal.signal(signal.SIGTERM, restored)
+    said = capsys.readouterr().out
+    assert code == 1, said
+    assert [line.split(maxsplit=2) for line in said.splitlines() if line.startswith("FAIL")] == [
+        ["FAIL", "automatic", "cut short"]
+    ]
+    assert _objects(api) == before
+    assert node.running.config.read_bytes() == config
+    directory = str(node.running.directory)
+    left = [point for point in mounts() if point.startswith((f"{directory}/ours", f"{directory}/run/"))]
+    assert left == []
+
+
+def _objects(api: Served) -> set[tuple[str, str]]:
+    def collect(server: ApiServer) -> set[tuple[str, str]]:
+        return {
+            (plural, stored.meta["name"])
+            for (_, plural), shelf in server.storage.shelves()
+            for stored in shelf.objects.values()
+            if plural != "events"
+        }
+
+    return api.do(collect)
