@@ -17,7 +17,7 @@ from tests.support.containerd import CONTAINERD2, STABLE
 
 pytestmark = [pytest.mark.containerd]
 
-IDLE = InUse(0, ())
+IDLE = InUse(0)
 OLD = "# mine\nversion = 2\n[plugins.'io.containerd.grpc.v1.cri']\n  sandbox_image = 'pause:mine'\n"
 VERSIONS = [
     pytest.param((STABLE, "default"), id="1-default"),

@@ -8,6 +8,7 @@ from imagecached.containerd.client import Namespace
 from imagecached.containerd.nouns import Labels
 
 _REFERENCE: Final = "containerd.io/gc.ref.content."
+_SNAPSHOT: Final = "containerd.io/gc.ref.snapshot."
 CONFIG: Final = f"{_REFERENCE}config"
 """The label of a manifest that names its config."""
 
@@ -33,9 +34,21 @@ async def has_layers(namespace: Namespace, digest: str) -> bool:
     return False
 
 
-async def without_layers(namespace: Namespace) -> tuple[str, ...]:
-    """Names of the images that no snapshotter but the one that has them could start."""
+async def snapshotters(namespace: Namespace, digest: str) -> frozenset[str]:
+    """Those that have the image unpacked."""
+    found = set()
+    for labels in await manifests(namespace, digest):
+        config = await namespace.content.info(labels[CONFIG])
+        names = config.labels if config else {}
+        found |= {name.removeprefix(_SNAPSHOT) for name in names if name.startswith(_SNAPSHOT)}
+    return frozenset(found)
+
+
+async def bound(namespace: Namespace) -> dict[str, frozenset[str]]:
+    """Images whose layers are not here, by name, and the snapshotters without which they cannot start."""
     records = await namespace.images.listed()
-    return tuple(
-        sorted([each.name for each in records if not await has_layers(namespace, each.target.digest)])
-    )
+    return {
+        each.name: await snapshotters(namespace, each.target.digest)
+        for each in records
+        if not await has_layers(namespace, each.target.digest)
+    }

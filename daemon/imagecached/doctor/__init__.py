@@ -37,8 +37,8 @@ def in_use(socket: Path) -> InUse | None:
     return runtime.in_use(socket)
 
 
-def why_no_pods(socket: Path) -> str:
+def why_no_pods(socket: Path, patience_seconds: float = 60.0) -> str:
     """Why a containerd that was just started does not serve pods from us; empty if it does. Takes a while."""
     from imagecached.doctor import runtime
 
-    return runtime.why_no_pods(socket)
+    return runtime.why_no_pods(socket, patience_seconds)

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from imagecached.containerd import Container, Containerd, Namespace, Plugin
-from imagecached.containerd.held import CONFIG, manifests, without_layers
+from imagecached.containerd.held import CONFIG, bound, manifests
 from imagecached.dropin import NAME, Version
 from imagecached.dropin.objections import InUse
 from imagecached.errors import ImagecachedError, InvalidInput
@@ -25,7 +25,6 @@ T = TypeVar("T")
 
 KUBERNETES: Final = "k8s.io"
 _SECONDS: Final = 20.0
-_PATIENCE_SECONDS: Final = 60.0
 _PAUSE_SECONDS: Final = 0.2
 _CONFIG_BYTES: Final = 4 << 20
 _SYSTEMD: Final = Path("/run/systemd/system")
@@ -74,16 +73,16 @@ def in_use(socket: Path) -> InUse | None:
         return None
 
 
-def why_no_pods(socket: Path) -> str:
+def why_no_pods(socket: Path, patience_seconds: float) -> str:
     """Why it does not serve pods from us, asked until it does or a while is over."""
     try:
-        return asyncio.run(_until_it_serves(socket))
+        return asyncio.run(_until_it_serves(socket, patience_seconds))
     except TimeoutError:
         return look(socket).silent or "it does not serve pods with the new settings"
 
 
-async def _until_it_serves(socket: Path) -> str:
-    async with asyncio.timeout(_PATIENCE_SECONDS):
+async def _until_it_serves(socket: Path, patience_seconds: float) -> str:
+    async with asyncio.timeout(patience_seconds):
         while True:
             with suppress(ImagecachedError):
                 runtime = await _look(socket, NAME)
@@ -138,7 +137,12 @@ async def _look(socket: Path, snapshotter: str) -> Runtime:
 async def _in_use(socket: Path) -> InUse:
     async with _connected(socket) as containerd:
         namespace = containerd.namespace(KUBERNETES)
-        return InUse(len(await namespace.containers()), await without_layers(namespace))
+        images = await bound(namespace)
+        return InUse(
+            len(await namespace.containers()),
+            only_ours=tuple(sorted(name for name, those in images.items() if those == {NAME})),
+            only_others=tuple(sorted(name for name, those in images.items() if NAME not in those)),
+        )
 
 
 def _why_no_cri(plugins: tuple[Plugin, ...]) -> str:

@@ -27,10 +27,13 @@ _SHOWN: Final = 3
 
 @dataclass(frozen=True, slots=True)
 class InUse:
-    """What a running containerd has: containers that CRI made, and images whose layers it does not hold."""
+    """What a running containerd has: how many containers CRI made, and images that only one snapshotter can
+    start, because the layers themselves are not kept.
+    """
 
     containers: int
-    without_layers: tuple[str, ...]
+    only_ours: tuple[str, ...] = ()
+    only_others: tuple[str, ...] = ()
 
 
 def objections(
@@ -41,7 +44,7 @@ def objections(
     ``in_use`` None: containerd does not run. ``before``: how the node is set up by us already.
     """
     switches = before != mode and "default" in (before, mode)
-    return [*_in_the_files(version, mode, written), *(_on_the_node(in_use) if switches else ())]
+    return [*_in_the_files(version, mode, written), *(_on_the_node(mode, in_use) if switches else ())]
 
 
 def _in_the_files(version: Version, mode: Mode, written: Written) -> Iterator[str]:
@@ -66,7 +69,7 @@ def _in_the_files(version: Version, mode: Mode, written: Written) -> Iterator[st
         )
 
 
-def _on_the_node(in_use: InUse | None) -> Iterator[str]:
+def _on_the_node(mode: Mode, in_use: InUse | None) -> Iterator[str]:
     if in_use is None:
         yield "containerd does not answer, so that nobody can say what runs here: start it first"
         return
@@ -75,7 +78,7 @@ def _on_the_node(in_use: InUse | None) -> Iterator[str]:
             f"{in_use.containers} containers are here, whose images lie in the other snapshotter:"
             " drain the node and remove them first"
         )
-    if names := in_use.without_layers:
+    if names := in_use.only_others if mode == "default" else in_use.only_ours:
         more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
         yield f"images without their layers would not start: remove {', '.join(names[:_SHOWN])}{more}"
 

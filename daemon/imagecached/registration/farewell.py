@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Final
 
 from imagecached.containerd import Containerd
-from imagecached.containerd.held import without_layers
+from imagecached.containerd.held import bound
+from imagecached.dropin import NAME
 from imagecached.errors import ImagecachedError
 
 _SECONDS: Final = 60.0
@@ -30,9 +31,10 @@ async def _forget(socket: Path, namespaces: tuple[str, ...]) -> tuple[str, ...]:
     try:
         async with asyncio.timeout(_SECONDS):
             for namespace in map(containerd.namespace, namespaces):
-                for name in await without_layers(namespace):
-                    await namespace.images.delete(name)
-                    forgotten.append(name)
+                for name, snapshotters in (await bound(namespace)).items():
+                    if snapshotters == {NAME}:
+                        await namespace.images.delete(name)
+                        forgotten.append(name)
     finally:
         await containerd.close()
     return tuple(forgotten)

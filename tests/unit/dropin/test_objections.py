@@ -12,8 +12,8 @@ from imagecached.dropin.objections import InUse, objections
 from imagecached.dropin.settings import IMAGES, OLD_CRI, RUNTIME
 
 MAIN = Path("/etc/containerd/config.toml")
-IDLE = InUse(0, ())
-BUSY = InUse(3, ("a:1", "b:1", "c:1", "d:1"))
+IDLE = InUse(0)
+IMAGES4 = ("a:1", "b:1", "c:1", "d:1")
 
 
 def told(
@@ -93,9 +93,12 @@ def test_the_default_snapshotter_is_not_changed_under_running_pods() -> None:
         ("default", None), ("default", "handler"), ("handler", "default"),
     ]  # fmt: skip
     for mode, before in switches:
-        containers, images = told(mode, {}, in_use=BUSY, before=before)
+        bound = {"only_others" if mode == "default" else "only_ours": IMAGES4}
+        containers, images = told(mode, {}, in_use=InUse(3, **bound), before=before)
         assert "3 containers" in containers
         assert "a:1, b:1, c:1 and 1 more" in images
         [silent] = told(mode, {}, in_use=None, before=before)
         assert "does not answer" in silent
-    assert told("handler", {}, in_use=BUSY) == told("default", {}, in_use=BUSY, before="default") == []
+    busy = InUse(3, IMAGES4, IMAGES4)
+    assert told("handler", {}, in_use=busy) == told("default", {}, in_use=busy, before="default") == []
+    assert told("default", {}, in_use=InUse(0, only_ours=IMAGES4)) == []

@@ -1,0 +1,142 @@
+"""A live node is set up, used, and set back: containerd runs all the while but for the restarts it needs."""
+
+from __future__ import annotations
+
+import shutil
+import socket
+import tempfile
+from collections.abc import Iterator
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from imagecached import aio
+from imagecached.doctor import in_use, why_no_pods
+from imagecached.dropin import Places
+from imagecached.dropin.objections import InUse
+from imagecached.dropin.setup import Setup
+from imagecached.errors import FailedPrecondition
+from imagecached.registration.farewell import forget
+from tests.support import cri
+from tests.support.containerd import CONTAINERD2, Containerd, serve_containerd
+from tests.support.daemon import Daemon
+from tests.support.demo import HELLO, push_demo
+from tests.support.mounts import unmount_below
+from tests.support.nodes import push_pause
+from tests.support.registered import await_state
+from tests.support.registry import Registry
+
+pytestmark = [pytest.mark.root, pytest.mark.containerd, pytest.mark.containerd2, pytest.mark.timeout(180)]
+
+
+@pytest.fixture(scope="module")
+def demo(registry: Registry, tmp_path_factory: pytest.TempPathFactory) -> Registry:
+    """The registry with both demo images in it."""
+    push_demo(registry, tmp_path_factory.mktemp("demo"))
+    return registry
+
+
+@dataclass(frozen=True)
+class Live:
+    """A containerd in use, and a daemon that it does not know of yet."""
+
+    containerd: Containerd
+    daemon: Daemon
+    setup: Setup
+    places: Places
+
+    def kubelet(self) -> AbstractAsyncContextManager[cri.Cri]:
+        """CRI of the containerd that runs now."""
+        return cri.connected(self.containerd.socket, self.containerd.directory / "logs")
+
+    async def seen(self) -> InUse:
+        """What the installer sees."""
+        seen = await aio.finish(in_use, self.containerd.socket)
+        assert seen is not None
+        return seen
+
+    def restart(self) -> None:
+        """As systemd does it."""
+        self.containerd.stop()
+        self.containerd.start()
+
+
+@pytest.fixture
+def live(demo: Registry, tmp_path: Path) -> Iterator[Live]:
+    """Both run; the daemon tells containerd of images as soon as that has a snapshotter of this name."""
+    pause = push_pause(demo, tmp_path / "pause")
+    folder = Path(tempfile.mkdtemp(prefix="live-")).resolve()
+    path = folder / "snapshots.sock"
+    try:
+        with (
+            socket.socket(socket.AF_UNIX) as listener,
+            serve_containerd(plain_http=[demo.address], programs=CONTAINERD2, pause=pause) as containerd,
+        ):
+            listener.bind(str(path))
+            listener.listen()
+            daemon = Daemon(
+                folder,
+                snapshotter={"socket": str(path)},
+                registry={"plain_http": [demo.address]},
+                containerd={"socket": str(containerd.socket), "mode": "default"},
+            )
+            daemon.hand_over(listener)
+            daemon.start()
+            program = str(CONTAINERD2 / "containerd")
+            setup = Setup(containerd.config, folder / "records", program, folder / "data")
+            try:
+                yield Live(containerd, daemon, setup, Places(path, daemon.root))
+            finally:
+                if daemon.process is not None:
+                    daemon.stop()
+    finally:
+        unmount_below(folder)
+        shutil.rmtree(folder)
+
+
+async def test_a_node_is_set_up_and_set_back(demo: Registry, live: Live) -> None:
+    """Not while it runs pods of another snapshotter; afterwards pods are ours; set back, they pull again.
+
+    What containerd could not start without us it has forgotten by then.
+    """
+    hello, config = demo.reference(HELLO), live.containerd.config
+    before = config.read_bytes()
+    async with live.kubelet() as kubelet:
+        async with kubelet.pod(hello):
+            with pytest.raises(FailedPrecondition, match="2 containers are here"):
+                live.setup.install("default", live.places, await live.seen())
+        await kubelet.remove_image(hello)
+    assert config.read_bytes() == before
+    assert live.setup.install("default", live.places, await live.seen()) is True
+    live.restart()
+    assert await aio.finish(why_no_pods, live.containerd.socket) == ""
+
+    live.daemon.ctl("pull", hello)
+    await_state(live.daemon, hello)
+    async with live.kubelet() as kubelet:
+        with demo.requests("demo/hello") as requests:
+            async with kubelet.pod(hello) as pod:
+                assert await pod.execute("hello") == "Hello, world!\n"
+        assert requests == []
+    assert hello in (await live.seen()).only_ours
+
+    live.daemon.stop()
+    assert hello in await aio.finish(forget, live.containerd.socket, ("k8s.io",))
+    assert (await live.seen()).only_ours == ()
+    assert live.setup.undo() is True
+    assert config.read_bytes() == before
+    live.restart()
+    async with live.kubelet() as kubelet:
+        assert await kubelet.image(hello) is None
+        async with kubelet.pod(hello) as pod:
+            assert await pod.execute("hello") == "Hello, world!\n"
+
+
+def test_nobody_answers(tmp_path: Path) -> None:
+    """That is told, and is no crash."""
+    socket = tmp_path / "no.sock"
+    assert in_use(socket) is None
+    assert forget(socket, ("k8s.io",)) == ()
+    assert why_no_pods(socket, patience_seconds=0.1) != ""
