@@ -157,6 +157,17 @@ class Stage:
         """Until the page holds the text."""
         self._await(lambda: text in controller.page(path)[1], f"{text!r} on {path}")
 
+    def matched_pod(self, controller: Controller) -> dict[str, Any]:
+        """The first pod that gets a cache, once the replica knows of a node with the handler."""
+        pods: list[dict[str, Any]] = []
+
+        def matched() -> bool:
+            pods.append(self.create_pod(controller))
+            return "runtimeClassName" in pods[-1]["spec"]
+
+        self._await(matched, "a pod that gets a cache")
+        return pods[-1]
+
     def create_pod(self, controller: Controller) -> dict[str, Any]:
         """A pod that wants the best cache, with this replica behind the webhook's Service."""
         service = (_SYSTEM, "imagecached-webhook", 443)
@@ -256,7 +267,7 @@ def test_every_replica_answers_pods(stage: Stage) -> None:
     digest = stage.wait("Ready")["serving"][0]["digest"]
     for replica in replicas:
         stage.wait_page(replica, "/readyz", "ok")
-        pod = stage.create_pod(replica)
+        pod = stage.matched_pod(replica)
         assert pod["spec"]["runtimeClassName"] == "imagecached"
         assert pod["spec"]["containers"][0]["image"].endswith(f"/demo/app:1@{digest}")
         stage.wait_event(pod["metadata"]["uid"], "SuccessfulHitImageCache")

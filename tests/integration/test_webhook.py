@@ -113,6 +113,8 @@ async def world(tmp_path: Path) -> AsyncIterator[World]:
     pace = Pace(request=5.0, first_wait=0.01, most_wait=0.02, jitter=random.Random(1))
     async with ApiServer(tokens=tokens, rbac=True, bookmark_seconds=0.05) as server:
         server.install(MANIFESTS / "crds", MANIFESTS / "base")
+        labels = {"imagecached.dev/handler": "ready", "pool": "web"}
+        server.put({"apiVersion": "v1", "kind": "Node", "metadata": {"name": "n1", "labels": labels}})
         user_file, own_file = tmp_path / "user", tmp_path / "controller"
         async with (
             Cluster.open(server.kubeconfig(user_file, token="user"), manager="user", pace=pace) as user,
@@ -199,13 +201,27 @@ async def test_a_pod_of_a_daemon_set(world: World) -> None:
     labels = {"imagecached.dev/handler": "ready"}
     world.server.put({"apiVersion": "v1", "kind": "Node", "metadata": {"name": "with", "labels": labels}})
     world.server.put({"apiVersion": "v1", "kind": "Node", "metadata": {"name": "without"}})
-    await until(lambda: world.webhook.has_handler("with"))
+    await until(lambda: world.webhook.can_start({}, "with"))
     for node, runtime_class in (("with", "imagecached"), ("without", None)):
         field = {"key": "metadata.name", "operator": "In", "values": [node]}
         required = {"nodeSelectorTerms": [{"matchFields": [field]}]}
         affinity = {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": required}}
         pod = await world.create(AUTO, spec={"affinity": affinity})
         assert pod["spec"].get("runtimeClassName") == runtime_class
+
+
+async def test_a_pod_that_no_prepared_node_could_run(world: World) -> None:
+    """It would wait for ever with our RuntimeClass; it starts as it came instead."""
+    world.put_cache()
+    await world.knows("Ready")
+    fits = await world.create(AUTO, spec={"nodeSelector": {"pool": "web"}})
+    assert fits["spec"]["runtimeClassName"] == "imagecached"
+    other = await world.create(AUTO, spec={"nodeSelector": {"pool": "gpu"}})
+    assert "runtimeClassName" not in other["spec"]
+    world.server.remove("nodes", "n1")
+    await until(lambda: not world.webhook.can_start({}))
+    alone = await world.create(AUTO)
+    assert "runtimeClassName" not in alone["spec"]
 
 
 async def test_other_pods_never_get_here(world: World) -> None:

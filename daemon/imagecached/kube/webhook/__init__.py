@@ -11,20 +11,19 @@ cannot have is refused; pods that ask for nothing never get here, and a pod that
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import Any
 
 from imagecached.imagecache import Candidates
-from imagecached.kube.client import Cluster, Object, Reflector, kinds
+from imagecached.kube.client import Cluster, Reflector, kinds
+from imagecached.kube.webhook import handlers
 from imagecached.kube.webhook.admission import Admission, Count
 from imagecached.kube.webhook.certificates import Certificates, Place
 from imagecached.kube.webhook.decide import Rules
 from imagecached.kube.webhook.effects import Effects, Tell
 from imagecached.kube.webhook.known import KnownCaches
 from imagecached.kube.webhook.server import application, serve
-
-HANDLER_READY: Final = "imagecached.dev/handler=ready"
-"""The label that the controller gives to nodes whose containerd has our runtime handler."""
 
 __all__ = ["Listen", "Place", "Rules", "Webhook"]
 
@@ -51,13 +50,13 @@ class Webhook:
     ) -> None:
         self._listen = listen
         self._known = KnownCaches()
-        self._reflector = Reflector(cluster, kinds.IMAGE_CACHES, self._known.on_change)
-        self._nodes = Reflector(cluster, kinds.NODES, labels=HANDLER_READY, keep=_bare)
+        self._caches = Reflector(cluster, kinds.IMAGE_CACHES, self._known.on_change)
+        self._nodes = Reflector(cluster, kinds.NODES, labels=handlers.READY, keep=handlers.bare)
         self.effects = Effects(cluster, tell)
         self.certificates = Certificates(cluster, place)
         self.started = asyncio.Event()
         self.port = listen.port
-        rules = replace(rules, has_handler=self.has_handler)
+        rules = replace(rules, can_start=self.can_start)
         self._admission = Admission(self._candidates, self.effects, rules, count)
 
     async def run(self) -> None:
@@ -66,7 +65,7 @@ class Webhook:
         serving = serve(pages, self._listen.host, self._listen.port, self.certificates.context)
         async with serving as self.port, asyncio.TaskGroup() as group:
             self.started.set()
-            for part in (self.certificates, self._reflector, self._nodes, self.effects):
+            for part in (self.certificates, self._caches, self._nodes, self.effects):
                 group.create_task(part.run())
 
     @property
@@ -74,21 +73,19 @@ class Webhook:
         """The caches that pods are matched with now."""
         return self._known.candidates
 
-    def has_handler(self, node: str) -> bool:
-        """Is this node known to have our runtime handler?"""
-        return self._nodes.get(node) is not None
+    def can_start(self, selector: Mapping[str, Any], bound_to: str = "") -> bool:
+        """Is there a node with our runtime handler for a pod with this nodeSelector?"""
+        return handlers.can_start(self._nodes.objects, selector, bound_to)
 
     def why_not_ready(self) -> str | None:
         """What is missing before it can answer; None when ready."""
         if self.certificates.problem is not None:
             return f"certificates: {self.certificates.problem}"
-        return None if self._reflector.synced.is_set() else f"image caches: {self._reflector.problem}"
+        for what, reflector in (("image caches", self._caches), ("nodes", self._nodes)):
+            if not reflector.synced.is_set():
+                return f"{what}: {reflector.problem}"
+        return None
 
     def _candidates(self) -> Candidates | None:
-        return self._known.candidates if self._reflector.synced.is_set() else None
-
-
-def _bare(node: Object) -> Object:
-    """Only that it is there counts."""
-    metadata = node["metadata"]
-    return {"metadata": {key: metadata.get(key, "") for key in ("name", "uid", "resourceVersion")}}
+        known = self._caches.synced.is_set() and self._nodes.synced.is_set()
+        return self._known.candidates if known else None

@@ -2,8 +2,8 @@
 
 * An explicit id that is unknown or does not serve refuses the pod; the message names cache and phase.
 * Automatic matching never refuses: where it cannot help, the pod stays as it came.
-* A pod that is bound to a node that may lack our runtime handler, that has another RuntimeClass, or that is
-  not for Linux, keeps its way of starting.
+* A pod that no node with our runtime handler could start, that has another RuntimeClass, or that is not for
+  Linux, keeps its way of starting.
 * A dry run gets the same answer, and nothing is done besides.
 """
 
@@ -36,14 +36,14 @@ PREFIX: Final = "[eci.imagecache] "
 class Rules:
     """How this cluster wants it.
 
-    ``exempt``: namespaces whose pods are never touched. ``has_handler``: is this node known to have our
-    runtime handler? Asked only for pods that are bound to one node.
+    ``exempt``: namespaces whose pods are never touched. ``can_start``: is there a node with our runtime
+    handler for this nodeSelector, and for the one node that the pod is bound to, if it is?
     """
 
     runtime_class: str = "imagecached"
     exempt: frozenset[str] = frozenset({"kube-system", "imagecached-system"})
     limits: Limits = field(default_factory=Limits)
-    has_handler: Callable[[str], bool] = lambda _node: False
+    can_start: Callable[[Mapping[str, Any], str], bool] = lambda _selector, _node: True
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,9 +132,10 @@ def _obstacle(spec: Mapping[str, Any], request: Request, rules: Rules) -> str:
         return f"image caches are not used: they are for linux, not for {_system(spec)}"
     if "kubernetes.io/config.mirror" in request.annotations:
         return "image caches are not used for static pods"
-    node = _bound_to(spec)
-    if node and not rules.has_handler(node):
-        return f"image caches are not used: the pod is bound to node {node}, which lacks the runtime handler"
+    selector, node = spec.get("nodeSelector"), _bound_to(spec)
+    if not rules.can_start(selector if isinstance(selector, Mapping) else {}, node):
+        lacking = f"node {node}, to which the pod is bound," if node else "every node the pod may run on"
+        return f"image caches are not used: {lacking} lacks the runtime handler"
     return ""
 
 

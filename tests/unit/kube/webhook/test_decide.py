@@ -208,7 +208,8 @@ def test_untouched(asked: Request) -> None:
         ({"runtimeClassName": "gvisor"}, "the pod has RuntimeClass gvisor, not imagecached"),
         ({"os": {"name": "windows"}}, "they are for linux, not for windows"),
         ({"nodeSelector": {"kubernetes.io/os": "windows"}}, "they are for linux, not for windows"),
-        ({"nodeName": "n1"}, "the pod is bound to node n1, which lacks the runtime handler"),
+        ({"nodeName": "n1"}, "node n1, to which the pod is bound, lacks the runtime handler"),
+        ({"nodeSelector": {"pool": "gpu"}}, "every node the pod may run on lacks the runtime handler"),
         (
             {
                 "affinity": {
@@ -225,23 +226,25 @@ def test_untouched(asked: Request) -> None:
                     }
                 }
             },
-            "the pod is bound to node n2, which lacks the runtime handler",
+            "node n2, to which the pod is bound, lacks the runtime handler",
         ),
     ],
 )
 def test_pods_that_cannot_start_from_snapshots(spec: dict[str, Any], warning: str) -> None:
     """They keep their way of starting, and are told why; an id that is not Ready is refused even so."""
+    rules = Rules(can_start=lambda selector, node: not selector and not node)
     for asked in (asking("nginx:1", **spec), naming(CACHE.id, "nginx:1", **spec)):
-        admitted = decided(asked)
+        admitted = decided(asked, rules=rules)
         assert (admitted.answer.patch, admitted.create, admitted.matched) == ((), None, None)
         assert admitted.answer.warnings == (f"image caches are not used: {warning}",)
-    assert not decided(naming("imc-unknown", "nginx:1", **spec)).answer.allowed
+    assert not decided(naming("imc-unknown", "nginx:1", **spec), rules=rules).answer.allowed
 
 
 def test_a_node_with_the_handler() -> None:
     """A pod of a DaemonSet is helped where its node can do it."""
-    asked = asking("nginx:1", nodeName="n1")
-    assert decided(asked, rules=Rules(has_handler=lambda node: node == "n1")).outcome == "full"
+    asked = asking("nginx:1", nodeName="n1", nodeSelector={"a": "b"})
+    rules = Rules(can_start=lambda selector, node: (selector, node) == ({"a": "b"}, "n1"))
+    assert decided(asked, rules=rules).outcome == "full"
 
 
 def test_static_pods() -> None:
