@@ -389,6 +389,7 @@ class FakePorts:
     caches: FakeCaches = field(default_factory=FakeCaches)
     problems: Sequence[Problem] = ()
     findings: Sequence[Finding] = ()
+    told: bool = True  # is there a containerd to tell of images
     registration: FakeRegistration = field(init=False)
     images: FakeImages = field(init=False)
     containers: FakeContainers = field(init=False)
@@ -407,7 +408,7 @@ class FakePorts:
             store=self.store,
             containers=self.containers,
             events=self.events,
-            registration=self.registration,
+            registration=self.registration if self.told else None,
             examine=lambda: self.findings,
             why_not_ready=lambda: None,
             root=self.folder,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,6 +20,7 @@ from tests.support.containerd import CONTAINERD2, STABLE
 from tests.support.demo import HELLO, SHELL, push_demo
 from tests.support.images import ImageFolder
 from tests.support.nodes import Node, push_pause
+from tests.support.processes import await_true
 from tests.support.registered import await_event, await_state, serve_registered
 from tests.support.registry import Registry
 
@@ -54,6 +56,11 @@ def names(node: Node) -> set[str]:
     """The names of containerd's image records for the kubelet."""
     listed = node.containerd.ctr("--namespace", "k8s.io", "images", "list", "--quiet").split()
     return set(listed)
+
+
+def await_names(node: Node, wanted: set[str]) -> None:
+    """Wait until containerd has these records."""
+    await_true(lambda: wanted <= names(node), what=f"{wanted}", deadline_seconds=20, alive=lambda: True)
 
 
 def run(node: Node, reference: str, *command: str) -> str:
@@ -126,6 +133,45 @@ async def test_a_container_of_another_snapshotter(demo: Registry, node: Node) ->
     await_event(node.daemon, "blobs_missing", shell)
     await_event(node.daemon, "blobs_fetched", shell)
     assert node.containerd.ctr(*arguments, "test-stuck-2") == "A shell from a prepared snapshot\n"
+
+
+@pytest.mark.containerd2
+async def test_both_kinds_of_pods_of_one_image(demo: Registry, pause: str) -> None:
+    """A pod of the handler starts by digest without a request; an ordinary one finds no tag and pulls; both
+    run, and the handler's next pod asks nothing again. What ``crictl rmi`` removes comes back.
+    """
+    hello = demo.reference(HELLO)
+    with serve_registered(demo, pause, "handler", CONTAINERD2) as node:
+        node.daemon.ctl("pull", hello)
+        await_state(node.daemon, hello)
+        exactly, known = by_digest(node, hello), names(node)
+        async with node.cri() as cri:
+            for _ in range(2):
+                with demo.requests("demo/hello") as requests:
+                    async with cri.pod(exactly, handler=node.handler) as pod:
+                        assert await pod.execute("hello") == "Hello, world!\n"
+                assert requests == []
+                with demo.requests("demo/hello") as requests:
+                    async with cri.pod(hello) as pod:
+                        assert await pod.execute("hello") == "Hello, world!\n"
+                await cri.remove_image(exactly)
+                await_names(node, known)
+                while await cri.image(exactly) is None:  # it hears of records a little later
+                    await asyncio.sleep(0)
+            image = await cri.image(exactly)
+            assert image is not None
+            assert image.pinned
+
+
+def test_an_image_of_another_platform(demo: Registry, pause: str, tmp_path: Path) -> None:
+    """It is in the store for whoever wants it there, and containerd is not told."""
+    folder, reference = ImageFolder(tmp_path / "foreign"), demo.reference("test/foreign:1")
+    layer = folder.layer(tars.tar_of([tars.file("data", b"x")]))
+    folder.push(folder.image([layer], platform={"os": "linux", "architecture": "s390x"}), reference)
+    with serve_registered(demo, pause, "default", STABLE) as node:
+        node.daemon.ctl("pull", "--platform", "linux/s390x", reference)
+        assert "linux/s390x" in await_state(node.daemon, reference, "failed")["reason"]
+        assert names(node) == set()
 
 
 @pytest.mark.containerd2

@@ -22,6 +22,7 @@ from imagecached.containerd import Containerd, Event
 from imagecached.errors import Corrupt, ImagecachedError, NotFound, Unavailable, Unsupported
 from imagecached.events import EventLog
 from imagecached.oci.digest import Digest
+from imagecached.oci.platform import Platform
 from imagecached.registration.blobs import Blobs, Fetch, Registry
 from imagecached.registration.index import Index
 from imagecached.registration.place import OnStep, Place, nobody
@@ -85,6 +86,7 @@ class Registration:
         spaces = [containerd.namespace(name) for name in settings.namespaces]
         self._places = [Place(space, settings.snapshotter, on_step) for space in spaces]
         self._group = group
+        self._platform = Platform.host()
         self._blobs = Blobs(
             registry, self._places, group, prepare=self._prepared, room=self._room, events=events
         )
@@ -269,7 +271,7 @@ class Registration:
                 await self._settle(name)
         except ImagecachedError as error:
             self._failed(name, error)
-        except Exception:
+        except Exception:  # one image that fails in whatever way must not end the daemon
             log.exception("unforeseen error", extra={"image": name})
             self._failed(name, ImagecachedError("internal error; the daemon's log has the details"))
         finally:
@@ -281,6 +283,8 @@ class Registration:
         if image is None or name in self._leaving:
             self._forget(name)
             return
+        if self._platform.rank(image.platform) is None:
+            raise Unsupported(f"the image is for {image.platform}, which this host does not run")
         if image.damaged:
             await self._withdraw(image.manifest_digest)
             raise Corrupt("the image is damaged: pull it again")
@@ -306,11 +310,11 @@ class Registration:
         """What CRI says, which hears of records a little later than they are made; None without CRI."""
         if _CRI_NAMESPACE not in self._settings.namespaces:
             return None
-        config, *_ = wanted.records
+        *_, last = wanted.records  # they are made, and heard of, in this order
         for attempt in range(_CRI_TRIES):
             await asyncio.sleep(backoff(attempt, first=0.02, most=1.0) if attempt else 0)
             try:
-                found = await self._containerd.cri_image(config)
+                found = await self._containerd.cri_image(last)
             except Unsupported:
                 return None
             if found is not None:

@@ -13,7 +13,7 @@ from typing import Final, Literal
 from imagecached.errors import Corrupt
 from imagecached.oci.chain import chain_ids
 from imagecached.oci.digest import Digest
-from imagecached.oci.documents import Descriptor, Manifest
+from imagecached.oci.documents import Descriptor, Index, Manifest
 from imagecached.oci.parse import parse_manifest
 from imagecached.oci.reference import Reference
 from imagecached.store import Image, ImageRecord
@@ -95,17 +95,22 @@ def wanted_of(image: ImageRecord, mode: Mode, snapshotter: str) -> Wanted:
     reference = Reference.parse(image.name)
     chain, source = chain_ids(image.diff_ids), (f"{_SOURCE}{reference.registry}", reference.repository)
     itself = Descriptor(manifest.media_type, image.manifest_digest, len(image.manifest))
+    index = image.index if _lists(image.index, image.manifest_digest) else None
+    target = itself if index is None else image.target
     documents = [
         (manifest.config.digest, image.config, {f"{_REF_SNAPSHOT}{snapshotter}": str(chain[-1])}),
         (image.manifest_digest, image.manifest, {f"{_REF_CONTENT}config": str(manifest.config.digest)}),
     ]
-    if image.index is not None:
+    if index is not None:
         # Not `m.0`: a pull of all platforms means another manifest by it.
         key = f"{_REF_CONTENT}imagecached-{image.manifest_digest.hex[:12]}"
-        documents.append((image.target.digest, image.index, {key: str(image.manifest_digest)}))
-    records = {str(manifest.config.digest): image.target}
+        documents.append((image.target.digest, index, {key: str(image.manifest_digest)}))
+    records = {str(manifest.config.digest): target}
     for name in names_of(image, mode):
-        records[name] = itself if name.endswith(f"@{image.manifest_digest}") else image.target
+        records[name] = itself if name.endswith(f"@{itself.digest}") else target
+    if target is itself:
+        records.pop(str(reference.at(image.target.digest)), None)
+        records[str(reference.at(itself.digest))] = itself
     return Wanted(
         image=reference,
         manifest_digest=image.manifest_digest,
@@ -117,6 +122,16 @@ def wanted_of(image: ImageRecord, mode: Mode, snapshotter: str) -> Wanted:
             for number, (blob, diff_id) in enumerate(zip(manifest.layers, image.diff_ids, strict=True))
         ),
     )
+
+
+def _lists(index: bytes | None, manifest: Digest) -> bool:
+    """Whether the index leads to the manifest directly. Where further indexes lie between, which we do not
+    keep, containerd could not follow it, so nobody must find the image by it.
+    """
+    if index is None:
+        return False
+    found = parse_manifest(index)
+    return isinstance(found, Index) and any(entry.digest == manifest for entry in found.manifests)
 
 
 def names_of(image: Image, mode: Mode) -> tuple[str, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -10,10 +11,10 @@ import pytest
 
 from imagecached.api import documents
 from imagecached.ctl.client import Daemon
-from imagecached.errors import Corrupt, InvalidInput, Unavailable
+from imagecached.errors import Corrupt, FailedPrecondition, InvalidInput, Unavailable
 from imagecached.oci.digest import Digest
 from imagecached.store import Finding, FsckReport
-from tests.fakes.ports import BLOBS, CHAIN_IDS, DIFF_IDS, FakePorts, Served, manifest
+from tests.fakes.ports import BLOBS, CHAIN_IDS, DIFF_IDS, FakePorts, Served, manifest, serve_api
 
 A, B = "docker.io/library/a:latest", "docker.io/library/b:latest"
 
@@ -23,6 +24,23 @@ def pulling(daemon: Daemon, *images: str, **more: Any) -> Iterator[Mapping[str, 
     for line in daemon.work("/v1/pulls", {"images": images, **more}):
         msgspec.convert(line, documents.PullProgress | documents.PullDone)
         yield line
+
+
+def test_blobs_are_told_of_as_pulls_are(daemon: Daemon) -> None:
+    """Progress and result have the same lines."""
+    *progress, done = daemon.work("/v1/blobs", {"images": ["a"]})
+    assert progress[-1]["state"] == "ready"
+    assert [(image["image"], image["state"]) for image in done["images"]] == [(A, "ready")]
+
+
+def test_blobs_without_a_containerd(fakes: FakePorts, tmp_path: Path) -> None:
+    """There is nowhere to bring them, and the answer names the setting."""
+    fakes.told = False
+    with (
+        serve_api(fakes, tmp_path / "api.sock") as served,
+        pytest.raises(FailedPrecondition, match=r"containerd\.socket"),
+    ):
+        list(Daemon(str(served.socket)).work("/v1/blobs", {"images": ["a"]}))
 
 
 def test_a_pull_tells_its_progress_and_its_result(daemon: Daemon) -> None:

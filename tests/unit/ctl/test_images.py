@@ -10,7 +10,7 @@ import yaml
 
 from imagecached.errors import Corrupt, NotFound
 from imagecached.events import PULLED
-from tests.fakes.ports import CHAIN_IDS, DIFF_IDS, FakePorts, Served, image
+from tests.fakes.ports import CHAIN_IDS, DIFF_IDS, FakePorts, RegistrationState, Served, image
 from tests.unit.ctl.conftest import Ctl
 
 A, B = "docker.io/library/a:latest", "docker.io/library/b:latest"
@@ -40,6 +40,30 @@ def test_pull_prints_where_the_time_went(ctl: Ctl) -> None:
     assert first == [A, "Ready", "100%", "50 B", "100 B", "250 ms", "1.50 s", "4 ms", "1.75 s"]
     assert second[:3] == [B, "Ready", "100%"]
     assert f"{A}: ready 100%, 150 B of 150 B, 2 of 2 layers, 100 B reused" in ended.err.splitlines()
+
+
+def test_blobs_fetch_prints_as_pull_does(ctl: Ctl) -> None:
+    """One row per image; another action than fetch is wrong usage."""
+    ended = ctl("blobs", "fetch", "-q", "a")
+    assert ended.code == 0
+    assert table(ended.out)[1][:2] == [A, "Ready"]
+    wrong = ctl("blobs", "drop", "a")
+    assert wrong.code == 2
+    assert "expected fetch, got drop" in wrong.err
+
+
+def test_what_containerd_knows(ctl: Ctl, fakes: FakePorts) -> None:
+    """A column of the wide table and a line of describe; not told of is a dash."""
+    fakes.store.records = {A: image(A), B: image(B)}
+    fakes.registration.states[A] = RegistrationState("registered", "", True, 1.0)
+    fakes.registration.states[B] = RegistrationState("failed", "no such snapshotter", None, 1.0)
+    head, first, second = table(ctl("get", "images", "-o", "wide").out)
+    assert head[-2:] == ["CONTAINERD", "REASON"]
+    assert first[-2:] == ["Registered, pinned", "-"]
+    assert second[-2:] == ["Failed", "no such snapshotter"]
+    assert re.search(r"Containerd: +Failed no such snapshotter", ctl("describe", B).out)
+    del fakes.registration.states[B]
+    assert re.search(r"Containerd: +not told", ctl("describe", B).out)
 
 
 def test_pull_as_json_is_an_interface(ctl: Ctl) -> None:

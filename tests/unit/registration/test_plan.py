@@ -89,6 +89,18 @@ def test_an_image_without_index() -> None:
     assert len(wanted(image).records) == 3
 
 
+def test_an_index_of_indexes() -> None:
+    """What lies between is not kept, and containerd could not follow: the manifest is the target."""
+    image = stored(A)
+    other = stored(A, salt="other")
+    nested = replace(image, index=other.index, target=other.target)
+    it = wanted(nested)
+    by_manifest = f"docker.io/library/a@{image.manifest_digest}"
+    assert list(it.records) == [config_of(it), A, by_manifest]
+    assert {target.digest for target in it.records.values()} == {image.manifest_digest}
+    assert len(it.blobs) == 2
+
+
 def test_documents_that_are_none() -> None:
     """What the store lost, or what is another image's, is refused."""
     one, three = stored(A), stored(A, layers=3)
