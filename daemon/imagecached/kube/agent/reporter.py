@@ -75,6 +75,7 @@ class Reporter:
             return None
         if self._owner != node.uid or now >= self._verify_at:
             await self._adopt(node)
+            return 0.0  # look again: things may have changed meanwhile
         wanted, nodes = found
         seconds = self._writing.wait(wanted, now, nodes)
         if seconds is None or seconds > 0:

@@ -8,7 +8,7 @@ nothing, so neither does a clock that is wrong.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from imagecached.errors import InvalidInput
@@ -29,6 +29,7 @@ _META: Final = frozenset(
 _STATUS: Final = frozenset(
     "phase generation build images rolloutWindow nodesTotal observedGeneration servingGeneration".split()
 )
+_CORDONED: Final = "node.kubernetes.io/unschedulable"
 _APPLIED: Final = "kubectl.kubernetes.io/last-applied-configuration"
 
 
@@ -132,13 +133,20 @@ class Wishes:
 
 
 def wishes_of(seen: Mapping[str, Seen], node: Node, before: Mapping[str, Wish]) -> Wishes:
-    """What is wanted of ``node``. A build for which its turn has not come leaves the one ``before`` alone."""
+    """What is wanted of ``node``. A build for which its turn has not come leaves the one ``before`` alone.
+
+    A node that is cordoned begins nothing, and keeps what it has: it is drained for an hour's work, and comes
+    back.
+    """
+    uncordoned = _uncordoned(node)
     wanted: dict[str, Wish] = {}
     unclear: set[str] = set()
     for uid, one in seen.items():
         if one.going:
             continue
         if one.cache is not None and not selects(one.cache.options, node):
+            if selects(one.cache.options, uncordoned):
+                unclear.add(one.origin)
             continue
         wish = one.turn(node.name) or before.get(uid)
         if wish is None:
@@ -146,6 +154,12 @@ def wishes_of(seen: Mapping[str, Seen], node: Node, before: Mapping[str, Wish]) 
         else:
             wanted[uid] = wish
     return Wishes(wanted, frozenset(unclear))
+
+
+def _uncordoned(node: Node) -> Node:
+    return replace(
+        node, schedulable=True, taints=tuple(taint for taint in node.taints if taint.key != _CORDONED)
+    )
 
 
 class Reader:

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import os
+import ssl
 import time
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import suppress
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -51,7 +53,7 @@ def open_http(
         verify = verify_cluster(config.cluster, config.user, config.abs_file)
     except (ConfigError, OSError, ValueError) as error:  # ssl.SSLError is an OSError
         raise InvalidInput(f"{config.fname or 'service account'}: {error}") from error
-    transport = Transport(verify, Proxies.from_environment(environ))
+    transport = Transport(verify, Proxies.from_environment(environ), partial(_renew, verify, config))
     return httpx.AsyncClient(
         base_url=config.cluster.server,
         auth=auth,
@@ -85,6 +87,16 @@ def _config(kubeconfig: Path | None, environ: Mapping[str, str]) -> SingleConfig
     if config is None or config.user is None:
         raise InvalidInput(f"{what}: the context names no user")
     return config
+
+
+def _renew(context: ssl.SSLContext, config: SingleConfig) -> None:
+    """Read authority and client certificate again, where they are files: both are renewed in place."""
+    cluster, user = config.cluster, config.user
+    with suppress(OSError):  # ssl.SSLError too: a file that is being written is read the next time
+        if cluster.certificate_auth:
+            context.load_verify_locations(cafile=config.abs_file(cluster.certificate_auth))
+        if user is not None and user.client_cert and user.client_key:
+            context.load_cert_chain(config.abs_file(user.client_cert), config.abs_file(user.client_key))
 
 
 def _found(plugin: UserExec, config: SingleConfig) -> UserExec:

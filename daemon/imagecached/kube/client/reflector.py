@@ -77,8 +77,11 @@ class Reflector:
             except Expired:
                 version = ""
                 self._on_restart("expired")
+                failures = 0 if self._lived(started) else failures + 1
+                if failures > 1:  # a server whose history is shorter than a list takes
+                    await self._pace.sleep(self._pace.backoff(failures))
             except ImagecachedError as error:
-                failures = 0 if self._pace.monotonic() - started > _LIVED_SECONDS else failures
+                failures = 0 if self._lived(started) else failures
                 self._fail(error, first=failures == 0)
                 await self._pace.sleep(self._wait(error, failures))
                 failures += 1
@@ -123,10 +126,13 @@ class Reflector:
                     self._take(event)
                     self._well(event.version)
             self._on_restart("ended")
-            if self._pace.monotonic() - started < _LIVED_SECONDS and self._version == before:
+            if not self._lived(started) and self._version == before:
                 raise Unavailable(f"WATCH {self._kind.plural}: ended at once, with nothing to tell")
         self._on_restart("resync")
         return ""
+
+    def _lived(self, started: float) -> bool:
+        return self._pace.monotonic() - started > _LIVED_SECONDS
 
     def _take(self, event: Event) -> None:
         if event.kind == "BOOKMARK":

@@ -8,7 +8,8 @@ Knows nothing of Kubernetes.
 from __future__ import annotations
 
 import ssl
-from collections.abc import AsyncIterator, Iterator, Mapping
+import time
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Final, Self
 
@@ -16,17 +17,26 @@ import aiohttp
 import httpx2 as httpx
 from yarl import URL
 
+from imagecached import aio
 from imagecached.registry.proxies import Proxies
 
 _OURS: Final = frozenset({"host", "connection", "content-length", "transfer-encoding"})
 _MOST_HEADER_BYTES: Final = 64 << 10
+_RENEW_SECONDS: Final = 60.0
 
 
 class Transport(httpx.AsyncBaseTransport):
-    """One aiohttp session; it is opened with the httpx client that it is given to."""
+    """One aiohttp session; it is opened with the httpx client that it is given to.
 
-    def __init__(self, verify: ssl.SSLContext, proxies: Proxies) -> None:
-        self._verify, self._proxies = verify, proxies
+    ``renew`` reads certificates again; it is called in a thread when there is no connection to be had, as
+    that may be why, and not more than once a minute.
+    """
+
+    def __init__(
+        self, verify: ssl.SSLContext, proxies: Proxies, renew: Callable[[], None] = lambda: None
+    ) -> None:
+        self._verify, self._proxies, self._renew = verify, proxies, renew
+        self._renew_at = 0.0
         self._session: aiohttp.ClientSession | None = None
 
     async def __aenter__(self) -> Self:
@@ -54,8 +64,27 @@ class Transport(httpx.AsyncBaseTransport):
         url = URL(str(request.url), encoded=True)
         proxy = self._proxies.of(url)
         content = await request.aread()
+        try:
+            response = await self._send(request, url, proxy, content)
+        except (httpx.ConnectError, httpx.ReadError):
+            await self._renewed()
+            raise
+        return httpx.Response(
+            response.status, headers=response.raw_headers, stream=_Body(request, response), request=request
+        )
+
+    async def _renewed(self) -> None:
+        now = time.monotonic()
+        if now >= self._renew_at:
+            self._renew_at = now + _RENEW_SECONDS
+            await aio.finish(self._renew)
+
+    async def _send(
+        self, request: httpx.Request, url: URL, proxy: URL | None, content: bytes
+    ) -> aiohttp.ClientResponse:
+        assert self._session is not None
         with _as_httpx(request):
-            response = await self._session.request(
+            return await self._session.request(
                 request.method,
                 url,
                 headers=[(name, value) for name, value in request.headers.multi_items() if name not in _OURS],
@@ -65,9 +94,6 @@ class Transport(httpx.AsyncBaseTransport):
                 proxy=None if proxy is None else proxy.origin(),
                 proxy_auth=_proxy_auth(proxy),
             )
-        return httpx.Response(
-            response.status, headers=response.raw_headers, stream=_Body(request, response), request=request
-        )
 
 
 class _Body(httpx.AsyncByteStream):

@@ -73,6 +73,25 @@ async def test_a_tainted_node_is_left_alone(world: World) -> None:
     assert world.local("kept-out") == ""
 
 
+async def test_a_node_that_is_drained_and_comes_back(world: World) -> None:
+    """Cordoned, it fetches nothing new and keeps what it has."""
+    world.declare("one", world.image("app:1"))
+    world.resolve("one")
+    await world.phase("one", "Ready")
+    world.server.put(node_object(unschedulable=True))
+    tolerant = json.dumps([{"key": "node.kubernetes.io/unschedulable", "operator": "Exists"}])
+    world.declare("two", world.image("two:1"))
+    world.declare("three", world.image("three:1"), annotations={"imagecached.dev/tolerations": tolerant})
+    for name in ("two", "three"):
+        world.resolve(name)
+    await world.phase("three", "Ready")
+    assert world.local("two") == ""
+    assert world.local("one") == "Ready"
+    world.server.put(node_object())
+    await world.phase("two", "Ready")
+    assert world.fake.asked("/v2/app/manifests/1") == []
+
+
 async def test_the_rollout_window_is_kept(world: World) -> None:
     """Nothing before it is our turn; then at once."""
     world.declare("one", world.image("app:1"))

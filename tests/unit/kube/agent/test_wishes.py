@@ -81,6 +81,21 @@ def test_an_object_that_is_being_deleted_is_gone() -> None:
     assert wishes_of({"u": read(document)}, _NODE, {}) == wishes_of({}, _NODE, {})
 
 
+def test_a_cordoned_node_keeps_what_it_has() -> None:
+    """It begins nothing; a node that is not chosen any more gives back."""
+    seen = {"u": read(_resolved(_object()))}
+    taint = {"key": "node.kubernetes.io/unschedulable", "effect": "NoSchedule"}
+    spec = node_object(unschedulable=True, taints=[taint])
+    cordoned = Node.of({**spec, "metadata": {"name": "n1"}})
+    kept = wishes_of(seen, cordoned, {})
+    assert kept.wanted == {}
+    assert kept.unclear == {"ImageCache one"}
+    foreign = Node.of(
+        {**node_object(taints=[{"key": "gpu", "effect": "NoSchedule"}]), "metadata": {"name": "n1"}}
+    )
+    assert wishes_of(seen, foreign, {}).unclear == frozenset()
+
+
 @given(window=st.integers(0, EVERYBODY))
 def test_a_window_that_widens_takes_nobody_out(window: int) -> None:
     """Who may begin may begin ever after."""

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
-from imagecached.errors import AccessDenied, ImagecachedError, InvalidInput, NotFound
+from imagecached.errors import AccessDenied, ImagecachedError, InvalidInput, NotFound, Unavailable
 from imagecached.kube.client import Cluster, kinds
 from imagecached.kube.client.access import open_http
 from tests.fakes.certificates import Authority, server_context
@@ -49,6 +49,35 @@ async def test_certificates_of_server_and_client(tmp_path: Path) -> None:
         stranger = {**cluster, "certificate-authority": str(other.certificate)}
         with pytest.raises(ImagecachedError, match="CERTIFICATE_VERIFY_FAILED"):
             await _list(_kubeconfig(tmp_path / "bad", stranger, user))
+
+
+async def test_certificates_that_are_renewed(tmp_path: Path) -> None:
+    """A new authority, and a new certificate of ours, count without a restart."""
+    old, new = Authority(tmp_path, "old"), Authority(tmp_path, "new")
+    authority, certificate, key = (tmp_path / name for name in ("ca.crt", "client.crt", "client.key"))
+
+    def issue(by: Authority, name: str) -> None:
+        pair = by.issue(name)
+        authority.write_bytes(by.certificate.read_bytes())
+        certificate.write_bytes(pair.certificate.read_bytes())
+        key.write_bytes(pair.key.read_bytes())
+
+    issue(old, "first")
+    user = {"client-certificate": certificate.name, "client-key": key.name}
+    async with ApiServer(tls=server_context(old.issue("one"), clients_of=old)) as server:
+        port = int(server.url.rpartition(":")[2])
+        file = _kubeconfig(
+            tmp_path / "config", {"server": server.url, "certificate-authority": "ca.crt"}, user
+        )
+        opened = Cluster.open(file, manager="tester")
+        cluster = await opened.__aenter__()
+        await cluster.list(kinds.NODES)
+    issue(new, "second")
+    async with ApiServer(tls=server_context(new.issue("two"), clients_of=new), port=port):
+        with pytest.raises(Unavailable):
+            await cluster.list(kinds.NODES)
+        await cluster.list(kinds.NODES)
+    await opened.__aexit__(None, None, None)
 
 
 async def test_a_token_file_is_read_again_when_it_was_renewed(tmp_path: Path) -> None:

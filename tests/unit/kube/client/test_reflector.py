@@ -209,6 +209,24 @@ async def test_a_server_that_ends_every_watch_at_once_is_not_hammered(
     assert seen.restarts == ["ended", "error"]
 
 
+async def test_a_server_without_history_is_not_hammered(cluster: Cluster, server: ApiServer) -> None:
+    """410 after each list: the lists come further and further apart."""
+    waits: list[float] = []
+
+    async def sleep(seconds: float) -> None:
+        waits.append(seconds)
+        await asyncio.sleep(0)
+
+    cluster.pace = replace(cluster.pace, sleep=sleep)
+    server.faults.refuse(Refused(410, "Expired", "too old"), times=4, matches=calls("watch"))
+    async with _reflecting(cluster) as seen:
+        await seen.until(lambda: len(seen.restarts) == 4)
+        server.put(_node("n1"))
+        await seen.until(lambda: seen.changes)
+    assert seen.restarts == ["expired"] * 4
+    assert len(waits) == 3
+
+
 async def test_keep_decides_what_stays_in_memory(cluster: Cluster, server: ApiServer) -> None:
     """Listed and watched objects are cut alike."""
 
