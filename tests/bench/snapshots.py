@@ -1,6 +1,6 @@
 """How long the snapshots service takes with a full store: 1,000 images of 10 layers, all known to containerd.
 
-    python -m tests.bench.snapshots [CALLS]
+    scripts/bench snapshots [CALLS]
 
 Over the socket to a process of its own, one call after the other and sixteen at once. Needs root. The layers
 are rows without files but for one image, whose chain is really mounted.
