@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from imagecached.errors import InvalidInput
-from imagecached.imagecache import yamltext
 from imagecached.imagecache.documents import read_cache
 from imagecached.imagecache.findings import Findings, Problem
 from imagecached.imagecache.model import API_VERSION, ImageCache
@@ -31,21 +30,15 @@ def parse_manifests(text: bytes, source: str) -> Parsed:
     caches: dict[str, ImageCache] = {}
     problems: list[Problem] = []
     warnings: list[Problem] = []
-    try:
-        chunks = yamltext.split(text)
-    except InvalidInput as error:
-        return Parsed(problems=(Problem(source, "", str(error)),))
-    for chunk in chunks:
-        title = f"document {chunk.number}" if len(chunks) > 1 else ""
-        for where, document in _documents(chunk, title, source, problems):
-            findings = Findings(source)
-            cache = read_cache(document, findings, from_file=True)
-            if cache is not None and cache.name in caches:
-                findings.refuse("metadata.name", f"{cache.name!r} is in an earlier document of this file too")
-            elif cache is not None:
-                caches[cache.name] = cache
-                warnings += _placed(findings.warnings, where)
-            problems += _placed(findings.problems, where)
+    for where, document in _documents(text, source, problems):
+        findings = Findings(source)
+        cache = read_cache(document, findings, from_file=True)
+        if cache is not None and cache.name in caches:
+            findings.refuse("metadata.name", f"{cache.name!r} is in an earlier document of this file too")
+        elif cache is not None:
+            caches[cache.name] = cache
+            warnings += _placed(findings.warnings, where)
+        problems += _placed(findings.problems, where)
     return Parsed(tuple(caches.values()), tuple(problems), tuple(warnings))
 
 
@@ -61,29 +54,35 @@ def parse_pods(text: bytes, source: str) -> ParsedPods:
     """Every pod, or what has a pod template, in ``text``. Never raises."""
     pods: list[PodImages] = []
     problems: list[Problem] = []
-    try:
-        chunks = yamltext.split(text)
-    except InvalidInput as error:
-        return ParsedPods(problems=(Problem(source, "", str(error)),))
-    for chunk in chunks:
-        title = f"document {chunk.number}" if len(chunks) > 1 else ""
-        for where, document in _documents(chunk, title, source, problems):
-            try:
-                pods.append(PodImages.of(document))
-            except InvalidInput as error:
-                problems.append(Problem(source, where, str(error)))
+    for where, document in _documents(text, source, problems):
+        try:
+            pods.append(PodImages.of(document))
+        except InvalidInput as error:
+            problems.append(Problem(source, where, str(error)))
     return ParsedPods(tuple(pods), tuple(problems))
 
 
-def _documents(
-    chunk: yamltext.Chunk, title: str, source: str, problems: list[Problem]
-) -> Iterator[tuple[str, Any]]:
-    """The document in ``chunk``, or the items if it is a list; with where it stands."""
+def _documents(text: bytes, source: str, problems: list[Problem]) -> Iterator[tuple[str, Any]]:
+    """Every document and every item of a list, with where it stands; ``problems`` takes what is no YAML."""
+    from imagecached.imagecache import yamltext  # where nobody has manifests, nobody pays for YAML
+
     try:
-        value = yamltext.load(chunk)
+        chunks = yamltext.split(text)
     except InvalidInput as error:
-        problems.append(Problem(source, title, str(error)))
+        problems.append(Problem(source, "", str(error)))
         return
+    for chunk in chunks:
+        title = f"document {chunk.number}" if len(chunks) > 1 else ""
+        try:
+            value = yamltext.load(chunk)
+        except InvalidInput as error:
+            problems.append(Problem(source, title, str(error)))
+            continue
+        yield from _items(value, title, source, problems)
+
+
+def _items(value: Any, title: str, source: str, problems: list[Problem]) -> Iterator[tuple[str, Any]]:
+    """The document, nothing if it is empty, or what a list holds."""
     if value is None:
         return
     if not isinstance(value, dict) or (value.get("apiVersion"), value.get("kind")) not in _LISTS:

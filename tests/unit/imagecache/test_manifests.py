@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 
 import pytest
 from hypothesis import given
@@ -159,3 +161,9 @@ def test_neighbours_do_not_matter(documents: list[bytes]) -> None:
     )
     names = [found.name for found in parse_manifests(text, "f.yaml").caches]
     assert names == [f"n{number}" for number, fine in enumerate(good) if fine]
+
+
+def test_yaml_is_paid_for_by_those_who_use_it() -> None:
+    """It takes a MiB of every node's memory, and most nodes never see a manifest."""
+    look = "import sys, imagecached.imagecache; sys.exit('yaml' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", look], check=False).returncode == 0
