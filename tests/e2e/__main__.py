@@ -48,6 +48,7 @@ def _run_all(world: World) -> None:
     for name, scenario in MIDDLE.items():
         if not world.options.only or name in world.options.only:
             _run(world, name, scenario)
+            _run(world, name, World.remove_pods)  # their ports are the host's
     for name, scenario in LAST.items():
         _run(world, name, scenario)
 

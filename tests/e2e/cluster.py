@@ -134,6 +134,24 @@ class Cluster:
             if refused.code != 404:
                 raise
 
+    def bind(self, pod: str, namespace: str, node: str) -> None:
+        """The scheduler's part, where there is none."""
+        target = {"apiVersion": "v1", "kind": "Node", "name": node}
+        binding = {"apiVersion": "v1", "kind": "Binding", "metadata": {"name": pod, "namespace": namespace}}
+        self._ask(
+            "POST", f"/api/v1/namespaces/{namespace}/pods/{pod}/binding", body={**binding, "target": target}
+        )
+
+    def end_namespace(self, name: str) -> None:
+        """The namespace controller's part, where there is none: empty it, then let it go."""
+        for resource, namespace, each in self.identities():
+            if namespace == name:
+                self._ask("DELETE", f"{self._prefix_of(resource)}/namespaces/{name}/{resource}/{each}")
+        found = self.get(Kind("v1", "Namespace"), name)
+        if found is not None:
+            body = {**found, "spec": {"finalizers": []}}
+            self._ask("PUT", f"/api/v1/namespaces/{name}/finalize", body=body)
+
     def watch(self, kind: Kind, name: str, seconds: float) -> Iterator[Document]:
         """The versions of one object as they come, the present one first, for at most ``seconds``."""
         query = {
@@ -191,6 +209,12 @@ class Cluster:
                     (name, each["metadata"].get("namespace", ""), each["metadata"]["name"]) for each in items
                 }
         return found
+
+    def _prefix_of(self, resource: str) -> str:
+        for prefix in self._groups():
+            if any(each["name"] == resource for each in self._ask("GET", prefix)["resources"]):
+                return prefix
+        raise Refused(404, f"the cluster has no {resource}")
 
     def _groups(self) -> Iterator[str]:
         yield "/api/v1"

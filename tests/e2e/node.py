@@ -185,8 +185,9 @@ class Node:
 
     def restore(self) -> None:
         """No process, no drop-in, no mount and no file of ours."""
+        self._stop("controller", signal.SIGTERM)
+        self.remove_drop_in()  # while the daemon lives: containerd lets go of its snapshots
         self.stop()
-        self.remove_drop_in()
         for point in reversed([*mounts(self.options.root), *mounts(self.options.run)]):
             _run(["umount", point], f"unmount {point}")
         for folder in (self.options.root, self.options.run):

@@ -42,6 +42,7 @@ SERVICE_ACCOUNT: Final = Kind("v1", "ServiceAccount")
 PRESENT: Final = "already present on machine"
 
 _MAKER_SECONDS: Final = 30.0
+_SCHEDULER_SECONDS: Final = 20.0
 _LABEL: Final = "imagecached-e2e"
 
 
@@ -214,7 +215,28 @@ class World:
             pod = self.pod(name)
             return pod if container_ids(pod) else None
 
+        self._await_bound(name)
         return wait_for(started, what, self.patience, lambda: self._why_not(name))
+
+    def _await_bound(self, name: str) -> None:
+        """Give the scheduler a moment; where none looks at the pod, do as it would."""
+
+        def looked_at() -> bool:
+            scheduled = any(each.get("reason") == "FailedScheduling" for each in self.events(name))
+            return bool(self.pod(name)["spec"].get("nodeName")) or scheduled
+
+        try:
+            wait_for(looked_at, "a scheduler", _SCHEDULER_SECONDS)
+        except Failed:
+            node = self._fitting_node(self.pod(name))
+            if node and not self.pod(name)["spec"].get("nodeName"):
+                self.report.note(f"no scheduler looks at pods here: {name} is bound to {node}")
+                self.cluster.bind(name, NAMESPACE, node)
+
+    def _fitting_node(self, pod: Document) -> str:
+        wanted = ",".join(f"{key}={value}" for key, value in pod["spec"].get("nodeSelector", {}).items())
+        found = self.cluster.list(NODE, **({"labelSelector": wanted} if wanted else {}))
+        return str(found[0]["metadata"]["name"]) if found else ""
 
     def _why_not(self, name: str) -> str:
         pod = self.cluster.get(POD, name, NAMESPACE) or {}
