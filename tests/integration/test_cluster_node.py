@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -16,10 +17,13 @@ from imagecached.oci.digest import Digest
 from tests.fakes.certificates import Authority, server_context
 from tests.support.apiserver import ApiServer, User
 from tests.support.apiserver_thread import Served, served
+from tests.support.containerd import CONTAINERD2
 from tests.support.daemon import Daemon
 from tests.support.demo import HELLO, push_demo
 from tests.support.mounts import unmount_below
+from tests.support.nodes import push_pause
 from tests.support.processes import await_true
+from tests.support.registered import serve_registered
 from tests.support.registry import Registry
 
 pytestmark = [pytest.mark.root, pytest.mark.timeout(120)]
@@ -84,9 +88,7 @@ def _declare(cluster: Served, name: str, image: str, digest: str, registry: Regi
 
 
 def _entry(cluster: Served, name: str) -> dict[str, Any]:
-    reports = cluster.do(lambda server: server.all(_REPORTS))
-    caches = reports[0].get("status", {}).get("caches", []) if reports else []
-    return next((each for each in caches if each["name"] == name), {})
+    return next((each for each in _report(cluster).get("caches", []) if each["name"] == name), {})
 
 
 def _await(what: str, holds: Callable[[], bool], daemon: Daemon) -> None:
@@ -116,3 +118,28 @@ def test_a_node_of_a_cluster(cluster: Served, daemon: Daemon, registry: Registry
     cluster.do(lambda server: server.heal())
     cluster.do(lambda server: server.remove(_CACHES, "hello"))
     _await("given back", lambda: "hello" not in daemon.ctl("get", "imagecaches").stdout, daemon)
+
+
+@pytest.mark.containerd
+@pytest.mark.containerd2
+def test_the_handler_and_the_memory(cluster: Served, registry: Registry, tmp_path: Path) -> None:
+    """Our runtime handler of a real containerd is seen, and goes with it; with everything on the daemon stays
+    within its 64 MiB.
+    """
+    pause = push_pause(registry, tmp_path / "pause")
+    sections = {"kubernetes": {"node": "n1", "kubeconfig": str(tmp_path / "kubeconfig")}}
+    with serve_registered(registry, pause, "handler", CONTAINERD2, sections=sections) as node:
+        _await("handler", lambda: _report(cluster).get("handlerReady") is True, node.daemon)
+        assert node.daemon.process is not None
+        assert _rss_mib(node.daemon.process.pid) <= 64
+
+
+def _report(cluster: Served) -> dict[str, Any]:
+    reports = cluster.do(lambda server: server.all(_REPORTS))
+    status: dict[str, Any] = reports[0].get("status", {}) if reports else {}
+    return status
+
+
+def _rss_mib(pid: int) -> float:
+    status = Path(f"/proc/{pid}/status").read_text()
+    return int(re.search(r"VmRSS:\s+(\d+)", status)[1]) / 1024  # type: ignore[index]  # every process has it

@@ -33,6 +33,7 @@ from imagecached.registry import Access, access_of
 log = logging.getLogger(__name__)
 
 _REFUSED: Final = "AccessDenied"  # what caches says when a registry wants other logins
+_HANDLER_SECONDS: Final = 5.0  # between two looks while it is awaited
 _HANDLER_FAILURES: Final = 3  # looks in a row that fail before the handler counts as gone
 
 
@@ -207,7 +208,8 @@ class Agent:
             if self._handler != before:
                 log.info("runtime handler", extra={"ready": self._handler})
             self._reporter.wake()
-            await pace.sleep(pace.drawn(self._settings.facts_seconds))
+            seconds = self._settings.facts_seconds
+            await pace.sleep(pace.drawn(seconds if self._handler else min(seconds, _HANDLER_SECONDS)))
 
     async def _has_handler(self) -> bool:
         """A containerd that is being restarted takes no handler away."""

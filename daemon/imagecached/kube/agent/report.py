@@ -1,8 +1,9 @@
 """What our NodeImageCache says, and when it may be written. Pure: the scale simulation runs thousands of it.
 
 Each write is sent to the store of the cluster and to the controllers as a whole, so there are few: what
-others wait for (ready, failed, gone, the handler) within a second; how far it is with the next write, or
-after some time that grows with the cluster; numbers that always move a little, only when they moved much.
+others wait for (ready, failed, gone, the handler) at once, after a quiet second (in a large cluster, some);
+how far it is with the next write, or after some time that grows with the cluster; numbers that always move a
+little, only when they moved much.
 In steady state there is none.
 """
 
@@ -21,6 +22,7 @@ MOST_CACHES: Final = 1000
 _MOST_MESSAGE: Final = 1024
 _MOST_REASON: Final = 256
 _LEAST_SECONDS: Final = 1.0
+_WRITES_PER_SECOND: Final = 250  # of all nodes together, when many caches are ready at a time
 _SOON_SECONDS: Final = 5.0
 _DISK_SECONDS: Final = 600.0
 _DISK_SHARE: Final = 32
@@ -178,7 +180,7 @@ class Writing:
             return None
         if self._since is None:
             self._since = now
-        moment = self._wrote_at + _LEAST_SECONDS
+        moment = self._wrote_at + max(_LEAST_SECONDS, nodes / _WRITES_PER_SECOND)
         if due == "soon":
             pause = max(_SOON_SECONDS, nodes / 100) * self._draw
             moment = max(self._since + _SOON_SECONDS * self._draw, self._wrote_at + pause)

@@ -73,9 +73,10 @@ def test_the_first_report_is_written_at_once() -> None:
 
 
 def test_urgent_changes_wait_a_second_after_the_last_write_at_most() -> None:
-    """At once when it was quiet."""
+    """At once when it was quiet; in a large cluster, all nodes together write 250 times a second at most."""
     writing = _writing(at=100.0)
-    assert writing.wait(_with(_READY), 100.25, 5000) == 0.75
+    assert writing.wait(_with(_READY), 100.25, 100) == 0.75
+    assert writing.wait(_with(_READY), 100.25, 5000) == 19.75
     assert writing.wait(_with(_READY), 300.0, 5000) == 0.0
 
 
