@@ -12,8 +12,14 @@ from typing import Any
 import pytest
 
 from imagecached.errors import AccessDenied, FailedPrecondition
-from imagecached.kube.client import Cluster
-from imagecached.kube.webhook.authority import AUTHORITY_LIFE, OVERLAP, parse_credentials
+from imagecached.kube.client import Cluster, kinds
+from imagecached.kube.webhook.authority import (
+    AUTHORITY_LIFE,
+    OVERLAP,
+    SERVING_LIFE,
+    fresh,
+    parse_credentials,
+)
 from imagecached.kube.webhook.certificates import Certificates, Place, with_bundle
 from tests.support.apiserver import ApiServer, calls
 from tests.unit.kube.webhook.conftest import NAMESPACE, opened
@@ -125,6 +131,20 @@ async def test_an_old_authority_is_kept_until_it_is_not_needed(server: ApiServer
     (both,) = bundles(server)
     assert both.endswith(old)
     assert len(both) > len(old)
+
+
+async def test_a_certificate_that_expired_while_nobody_was_there(server: ApiServer, cluster: Cluster) -> None:
+    """The first look of a controller that comes back after months mends it, under the same authority."""
+    old = fresh(Place().names, datetime.now(UTC) - 2 * SERVING_LIFE)
+    data = {name: base64.b64encode(text).decode() for name, text in old.documents().items()}
+    document = kinds.SECRETS.named("imagecached-webhook-tls", NAMESPACE)
+    server.put({**document, "type": "kubernetes.io/tls", "data": data})
+    certificates = Certificates(cluster, Place())
+    await certificates.look()
+    now = parse_credentials(secret(server))
+    assert now.serving.not_valid_after_utc > datetime.now(UTC)
+    assert certificates.served == now.chain
+    assert bundles(server) == {old.bundle}
 
 
 async def test_a_broken_secret_is_replaced(server: ApiServer, cluster: Cluster) -> None:
