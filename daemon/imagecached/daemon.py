@@ -194,7 +194,7 @@ async def _run_services(parts: Parts, group: asyncio.TaskGroup) -> None:
     ports = api.Ports(
         images=images,
         caches=caches,
-        problems=lambda: folder.reading.problems,
+        problems=lambda: (*folder.reading.problems, *caches.over()),
         store=parts.store,
         containers=parts.containers,
         events=parts.events,

@@ -36,6 +36,7 @@ from imagecached.imagecache import (
     Limits,
     Phase,
     PodImages,
+    Problem,
     Status,
     is_cache_id,
     parse_manifests,
@@ -69,6 +70,7 @@ _RESULTS: Final[Mapping[str, MatchResult]] = {
     "partial": "partial",
     "none": "missed",
 }
+_OVER: Final = "expired, or failed a day ago, and is not built again until this file is edited"
 Applied = Literal["created", "configured", "unchanged", "restarted"]
 
 
@@ -88,7 +90,9 @@ class Caches:
         clock: Clock | None = None,
     ) -> None:
         self._desk = Desk(images, store, settings, events, metrics, registration, collect, clock or Clock())
+        self._desk.on_gone = self._gone
         self._spawn: Callable[[str], None] | None = None
+        self._views: dict[str, tuple[object, View]] = {}
         self._restore()
         store.let_yield(self._yielding)
         store.on_freed(self._on_freed)
@@ -101,8 +105,7 @@ class Caches:
         """The complete set of ``source``, by name. ``unclear``: origins that could not be read wholly; what
         they declared before stands.
         """
-        if self._desk.declarations.put(source, declared, unclear):
-            self._wake_all()
+        self._wake(self._desk.declarations.put(source, declared, unclear))
 
     async def apply(self, caches: Iterable[ImageCache]) -> dict[str, Applied]:
         """Declare these, persistently; what became of each, by name.
@@ -126,7 +129,7 @@ class Caches:
         declared = self._desk.declarations.of("api").get(view.id)
         if declared is not None:
             await self._desk.withdraw(declared)
-        self._wake_all()
+        self._wake(frozenset([view.id]))
         return view
 
     # How it is.
@@ -141,6 +144,14 @@ class Caches:
         alive = [tending for tending in self._desk.tendings.values() if not tending.life.over]
         return tuple(sorted(map(self._view, alive), key=lambda view: (view.name, view.id)))
 
+    def over(self) -> tuple[Problem, ...]:
+        """Files that declare what has had its day."""
+        return tuple(
+            Problem(life.origin, "metadata.name", f"{life.name!r} {_OVER}")
+            for life in (tending.life for tending in self._desk.tendings.values())
+            if life.over
+        )
+
     def status(self, name: str) -> Status:
         """How far one is, by name or id. NotFound."""
         return self.view(name).status
@@ -149,15 +160,16 @@ class Caches:
         """Each cache as it is, then whenever it changes; an id when it has gone. For ever."""
         told: dict[str, View] = {}
         while True:
+            seen = self._desk.moves
             shown = {view.id: view for view in self.list() if name in (None, view.id, view.name)}
             for cache_id in [cache_id for cache_id in told if cache_id not in shown]:
                 del told[cache_id]
                 yield cache_id
             for view in shown.values():
-                if told.get(view.id) != view:
+                if told.get(view.id) is not view:
                     told[view.id] = view
                     yield view
-            if told == {view.id: view for view in self.list() if name in (None, view.id, view.name)}:
+            if self._desk.moves == seen:
                 await self._desk.changes.wait()
 
     def by_phase(self) -> Mapping[Phase, int]:
@@ -231,10 +243,10 @@ class Caches:
             for problem in parsed.problems:
                 log.warning("applied cache not understood", extra={"problem": str(problem)})
         self._desk.declarations.put("api", applied)
-        self._wake_all()
+        self._wake(None)
 
-    def _wake_all(self) -> None:
-        """Look again at every cache; new ones get a worker."""
+    def _wake(self, ids: frozenset[str] | None) -> None:
+        """Look again at these caches, None: at all; what has none gets a worker."""
         for cache_id in self._desk.declarations.ids() - self._desk.tendings.keys():
             found = self._desk.declarations.find(cache_id)
             assert found is not None
@@ -243,9 +255,11 @@ class Caches:
             self._desk.tendings[cache_id] = Tending(self._desk, life)
             if self._spawn is not None:
                 self._spawn(cache_id)
-        for tending in self._desk.tendings.values():
-            tending.wake()
-        self._desk.changes.ring()
+        for cache_id, tending in self._desk.tendings.items():
+            if ids is None or cache_id in ids:
+                tending.wake()
+        if ids is None or ids:
+            self._desk.moved()
 
     async def _apply(self, cache: ImageCache) -> Applied:
         before = self._desk.declarations.of("api").get(cache.id)
@@ -294,6 +308,15 @@ class Caches:
         raise FailedPrecondition(f"ImageCache {name} is an object of the cluster: use kubectl")
 
     def _view(self, tending: Tending) -> View:
+        """Made anew only if something has changed: whoever watches asks often."""
+        found = self._desk.declarations.find(tending.life.id)
+        known = self._views.get(tending.life.id)
+        basis = (tending.life, found, tending.again)
+        if known is None or known[0] != basis:
+            known = self._views[tending.life.id] = (basis, self._seen(tending))
+        return known[1]
+
+    def _seen(self, tending: Tending) -> View:
         life, found = tending.life, self._desk.declarations.find(tending.life.id)
         cache = None if found is None else found[1].cache
         exactly = cache is not None and cache.options.platform is not None
@@ -302,6 +325,11 @@ class Caches:
         names = names_of(life.status, exactly=exactly)
         settled = found is not None and tending.settled(found[1])
         return View(life.id, life.name, source, origin, life.status, cache, names, settled)
+
+    def _gone(self, cache_id: str) -> None:
+        """A cache has gone. What was declared again meanwhile gets a worker of its own."""
+        self._views.pop(cache_id, None)
+        self._wake(frozenset())
 
     # Giving way.
 

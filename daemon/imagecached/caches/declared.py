@@ -51,16 +51,17 @@ class Declarations:
 
     def put(
         self, source: Source, declared: Mapping[str, Declared], unclear: frozenset[str] = frozenset()
-    ) -> bool:
-        """Take the complete set of ``source``, by name; False if nothing has changed.
+    ) -> frozenset[str] | None:
+        """Take the complete set of ``source``, by name; the ids of what has changed, None if that may be all.
 
         ``unclear``: origins that could not be read wholly, so what they declared before still stands.
         """
         fresh = {one.cache.id: one for one in declared.values()}
-        changed = self._sets.get(source) != fresh or self._unclear.get(source) != unclear
+        before, same = self._sets.get(source, {}), self._unclear.get(source) == unclear
         self._sets[source] = fresh
         self._unclear[source] = unclear
-        return changed
+        changed = {each for each in before.keys() | fresh.keys() if before.get(each) != fresh.get(each)}
+        return frozenset(changed) if same else None
 
     def of(self, source: Source) -> Mapping[str, Declared]:
         """The set of ``source``, by id."""

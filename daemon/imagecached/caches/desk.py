@@ -57,6 +57,10 @@ class Registration(Protocol):
 Collect = Callable[[], Awaitable[object]]
 
 
+def _nobody(cache_id: str) -> None:
+    """A cache has gone, and nobody minds."""
+
+
 @dataclass(slots=True)
 class Desk:
     """``collect`` frees what nothing needs any more."""
@@ -71,6 +75,8 @@ class Desk:
     clock: Clock
     declarations: Declarations = field(default_factory=Declarations)
     changes: Bell = field(default_factory=Bell)
+    moves: int = 0
+    on_gone: Callable[[str], None] = _nobody
     tendings: dict[str, Tending] = field(default_factory=dict)
     slots: asyncio.Semaphore = field(init=False)
     brought: Brought = field(init=False)
@@ -83,6 +89,11 @@ class Desk:
         self.brought = Brought(self.store, forget)
         self.builder = Builder(self.images, self.store, self.brought)
 
+    def moved(self) -> None:
+        """Something is to be seen: whoever watches looks again."""
+        self.moves += 1
+        self.changes.ring()
+
     async def write(self, life: Life) -> None:
         """Remember ``life`` across restarts. OutOfSpace."""
         await self.store.shelf.put(lives.KIND, life.id, lives.encode(life))
@@ -91,7 +102,8 @@ class Desk:
         """Remember it no more."""
         await self.store.shelf.remove(lives.KIND, life.id)
         self.tendings.pop(life.id, None)
-        self.changes.ring()
+        self.on_gone(life.id)
+        self.moved()
 
     async def withdraw(self, declared: Declared) -> bool:
         """Take back what somebody applied; False for what a file declares, which is not ours to change."""

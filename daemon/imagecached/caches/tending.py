@@ -312,7 +312,7 @@ class Tending:
                 log.warning("cache not written", extra={"cache": life.name, "error": str(error)})
         if life != self.life:
             self.life = life
-            self._desk.changes.ring()
+            self._desk.moved()
 
     async def _rest(self, seconds: float, seen: int) -> None:
         """Until somebody wakes us, at the latest after so many seconds."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from contextlib import aclosing
 
 import pytest
 
@@ -123,6 +124,8 @@ async def test_what_cannot_succeed_fails_and_goes_after_a_day(node: Node) -> Non
     node.declare(cache("demo", node.name("app:1"), node.name("bad:1")))
     await node.until(lambda: node.calendar.next == 600)
     assert (len(node.fake.requests), node.caches.list()) == (asked, ())
+    [problem] = node.caches.over()
+    assert str(problem).startswith("demo.yaml: metadata.name: 'demo' expired, or failed a day ago")
     node.declare(cache("demo", node.name("app:1")))
     await node.phase("demo", "Ready")
 
@@ -179,6 +182,47 @@ async def test_deleting_frees_what_nobody_else_needs(node: Node) -> None:
         await node.caches.delete("b")
     await node.restart()
     assert node.caches.list() == ()
+
+
+async def test_what_is_declared_again_while_it_goes(node: Node) -> None:
+    """The old worker ends, and the new declaration gets one of its own."""
+    node.fake.put_image("app", "1", [layer("a")])
+    node.fake.put_image("app", "2", [layer("b")])
+    await node.caches.apply([cache("demo", node.name("app:1"))])
+    await node.phase("demo", "Ready")
+    for number in (2, 1, 2):
+        await node.caches.delete("demo")
+        for _ in range(number):
+            await asyncio.sleep(0)
+        await node.caches.apply([cache("demo", node.name(f"app:{number}"))])
+        digest = node.fake.put_image("app", str(number), [layer("ab"[number - 1])])
+        await node.until(lambda: serving(node, "demo") == [digest])  # noqa: B023  awaited in this round
+
+
+def serving(node: Node, name: str) -> list[object]:
+    """The digests that serve."""
+    return [image.digest for view in node.caches.list() if view.name == name for image in view.status.serving]
+
+
+async def test_those_who_watch_see_each_change(node: Node) -> None:
+    """As it is, every phase, the end; one who watches one cache hears of no other."""
+    node.fake.put_image("app", "1", [layer("a")])
+    seen: list[str] = []
+
+    async def watch() -> None:
+        async with aclosing(node.caches.watch("demo")) as changes:
+            async for change in changes:
+                seen.append(change if isinstance(change, str) else change.status.phase)  # noqa: PERF401  read meanwhile
+
+    async with asyncio.TaskGroup() as group:
+        watching = group.create_task(watch())
+        await node.caches.apply([cache("demo", node.name("app:1")), cache("other", node.name("app:1"))])
+        await node.until(lambda: "Ready" in seen)
+        await node.caches.delete("demo")
+        await node.until(lambda: seen[-1].startswith("imc-"))
+        watching.cancel()
+    assert list(dict.fromkeys(seen))[:3] == ["Pending", "Creating", "Ready"]
+    assert len([each for each in seen if each.startswith("imc-")]) == 1
 
 
 async def test_a_build_ends_when_its_cache_is_deleted(node: Node) -> None:
