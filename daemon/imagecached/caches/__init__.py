@@ -40,7 +40,6 @@ from imagecached.imagecache import (
     Status,
     is_cache_id,
     parse_manifests,
-    phases,
     surplus,
 )
 from imagecached.images import Images
@@ -212,9 +211,8 @@ class Caches:
         """Somebody was given this cache, or none."""
         self._desk.metrics.cache_matched(result)
         tending = self._desk.tendings.get(cache_id)
-        declared = None if tending is None else tending.declared
-        if tending is not None and declared is not None and tending.life.status.usable:
-            await tending.move(phases.matched(declared.cache, tending.life.status, tending.now))
+        if tending is not None:
+            await tending.matched()
 
     async def run(self) -> None:
         """Tend all caches for ever."""

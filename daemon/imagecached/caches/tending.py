@@ -1,8 +1,8 @@
 """One cache and the worker that keeps it in line: looks, decides by :mod:`plan`, acts, looks again.
 
-There is one worker per cache and it does one thing at a time, so a cache's state has a single writer. What
-it remembers is written only when it has changed, and before anybody acts on it. A build ends as soon as
-something else is declared. Errors become state here; none leaves a worker.
+There is one worker per cache and it does one thing at a time. What it remembers is written only when it has
+changed, and before the worker acts on it. A build ends as soon as something else is declared. Errors become
+state here; none leaves a worker.
 """
 
 from __future__ import annotations
@@ -41,8 +41,8 @@ class Tending:
         self._bell = Bell()
         self._news = 0
         self._due_since: float | None = None
-        self._unwritten = False
-        self._written_serving = life.status.serving_generation
+        self._writing = asyncio.Lock()
+        self._written = life
         self.life = life
         self.again = False
         """Begin a failed build anew: somebody asked for it."""
@@ -61,7 +61,7 @@ class Tending:
         """The generations whose pins must stay: serving, being built, and serving if we die now."""
         status = self.life.status
         building = status.phase in ("Pending", "Creating", "Updating")
-        serving = {status.serving_generation, self._written_serving} - {0}
+        serving = {status.serving_generation, self._written.status.serving_generation} - {0}
         return frozenset(serving | ({status.generation} if building else set()))
 
     @property
@@ -92,6 +92,12 @@ class Tending:
         """Look again."""
         self._news += 1
         self._bell.ring()
+
+    async def matched(self) -> None:
+        """A pod was given this cache."""
+        declared = self.declared
+        if declared is not None and self.life.status.usable:
+            await self.move(phases.matched(declared.cache, self.life.status, self.now))
 
     async def run(self) -> None:
         """Tend the cache until it is gone."""
@@ -302,17 +308,24 @@ class Tending:
         return left <= 0
 
     async def _save(self, life: Life) -> None:
-        """Write what is worth it, then let it be seen. On a full disk it is seen all the same."""
-        if self._unwritten or durable(life) != durable(self.life):
-            try:
-                await self._desk.write(life)
-                self._unwritten, self._written_serving = False, life.status.serving_generation
-            except OutOfSpace as error:
-                self._unwritten = True
-                log.warning("cache not written", extra={"cache": life.name, "error": str(error)})
-        if life != self.life:
-            self.life = life
+        """Write what is worth it, then tell those who watch. On a full disk they are told all the same.
+
+        Not only the worker saves (see :meth:`matched`), so nothing may come between the look at what was and
+        the change: what is written is always the latest.
+        """
+        changed, self.life = life != self.life, life
+        async with self._writing:
+            if durable(self.life) != durable(self._written):
+                await self._write(self.life)
+        if changed:
             self._desk.moved()
+
+    async def _write(self, life: Life) -> None:
+        try:
+            await self._desk.write(life)
+            self._written = life
+        except OutOfSpace as error:
+            log.warning("cache not written", extra={"cache": life.name, "error": str(error)})
 
     async def _rest(self, seconds: float, seen: int) -> None:
         """Until somebody wakes us, at the latest after so many seconds."""

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from imagecached.caches import Caches, Declared, Settings
+from imagecached.caches.lives import durable
 from imagecached.events import EventLog
 from imagecached.imagecache import ImageCache, Status, parse_manifests
 from imagecached.images import Images, PullSettings
@@ -109,7 +110,9 @@ class Node:
         await self._stack.aclose()
 
     async def restart(self) -> None:
-        """Stop and start."""
+        """Stop and start, when what is shown is written."""
+        tendings = self.caches._desk.tendings
+        await self.until(lambda: all(durable(one.life) == durable(one._written) for one in tendings.values()))
         await self.stop()
         await self.start()
 
