@@ -91,6 +91,20 @@ def test_statistics_find_our_disk(setup: Setup, kind: tuple[str, Mode]) -> None:
     assert not link.is_symlink()
 
 
+def test_what_the_node_says_may_change(setup: Setup, kind: tuple[str, Mode]) -> None:
+    """Then the drop-in is behind, until it is installed again. Without one nothing is."""
+    places = Places()
+    assert setup.is_stale(places) is False
+    setup.main.write_text(OLD)
+    setup.install(kind[1], places, IDLE)
+    assert setup.is_stale(places) is False
+    runtime = "[plugins.'io.containerd.grpc.v1.cri'.containerd.runtimes.runc]\nruntime_type = 'other'\n"
+    setup.main.write_text(setup.main.read_text() + runtime)
+    assert setup.is_stale(places) is True
+    setup.install(kind[1], places, IDLE)
+    assert setup.is_stale(places) is False
+
+
 def test_a_change_of_places_is_a_change(setup: Setup, kind: tuple[str, Mode]) -> None:
     """An upgrade writes the drop-in anew and still knows the way back."""
     setup.main.write_text(OLD)

@@ -17,7 +17,7 @@ import pytest
 from tests.support.containerd import CONTAINERD2, STABLE, Mode
 from tests.support.cri import Cri, Pod, patiently
 from tests.support.demo import HELLO, SHELL, push_demo
-from tests.support.nodes import Node, push_pause
+from tests.support.nodes import Node, push_pause, serve_node
 from tests.support.processes import await_true
 from tests.support.registered import await_state, serve_registered
 from tests.support.registry import Registry
@@ -184,6 +184,7 @@ async def test_what_doctor_says_of_such_a_node(node: Node, hello: str) -> None:
     old = node.containerd.programs is None
     assert found == {
         "containerd": "ok",
+        "settings": "ok",
         "plugin": "ok",
         "socket-order": "ok",
         "cri": "ok",
@@ -244,3 +245,33 @@ async def test_containerd_starts_again(demo: Registry, node: Node, hello: str, n
         image = await cri.image(hello)
         assert image is not None
         assert image.pinned is (node.containerd.programs is not None)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_containerd_is_there_before_the_daemon(demo: Registry, pause: str, kind: Kind) -> None:
+    """A socket at which nobody answers yet is enough for it to start and serve; then pods are ours."""
+    shell = demo.reference(SHELL)
+    with serve_node(demo, pause, kind.mode, kind.programs, containerd_first=True) as node:
+        async with node.cri() as cri:
+            assert await cri.images() == []
+            node.daemon.start()
+            # containerd tries again after a while where a server was silent.
+            pod = await patiently(lambda: cri.start_pod(shell, ["sleep", "1000"], handler=node.handler))
+            assert pod.container in snapshots(node, "imagecached")
+
+
+@pytest.mark.containerd2
+@pytest.mark.parametrize("mode", ["handler", "default"])
+async def test_a_node_that_pulls_without_the_transfer_service(demo: Registry, pause: str, mode: Mode) -> None:
+    """Its own settings have turned that off: CRI pulls, and still only the manifest of what we have."""
+    hello = demo.reference(HELLO)
+    with serve_node(demo, pause, mode, CONTAINERD2, images={"max_concurrent_downloads": 2}) as node:
+        async with node.cri() as cri:
+            await cri.pull(hello, handler=node.handler)
+            assert len(node.daemon.ask("get", "layers")["layers"]) == 3
+            with demo.requests("demo/hello") as requests:
+                await cri.pull(hello, handler=node.handler)
+            assert [request.split()[0] for request in requests] == ["HEAD"]
+            await say_hello(cri, hello, node.handler)
+        log = node.containerd.log.read_text()
+        assert "Falling back to local image pull" in log

@@ -164,20 +164,21 @@ def serve_containerd(
     pause: str = "",
     mode: Mode | None = None,
     root: Path | None = None,
+    images: Mapping[str, Any] | None = None,
 ) -> Iterator[Containerd]:
     """Run containerd for the length of the block; then end, unmount and delete all it made.
 
     ``programs``: a folder with another ``containerd`` and ``ctr`` than those on PATH. ``snapshots``: the
     socket of a snapshotter that it knows as ``imagecached``. ``pause``: the image of sandboxes, which turns
     CRI on. ``mode``: how CRI uses the snapshotter, by the drop-in that the product prints; ``root``: that
-    of our daemon.
+    of our daemon; ``images``: what the node's own files say of CRI's images.
     """
     # Not pytest's tmp_path: socket addresses are limited to 107 bytes.
     directory = Path(tempfile.mkdtemp(prefix="containerd-")).resolve()
     containerd = Containerd(directory, programs, environment)
     for registry in plain_http:
         containerd.trust_plain_http(registry)
-    document = main_config(containerd, pause)
+    document = main_config(containerd, pause, images or {})
     containerd.config.write_text(toml(document))
     if mode:
         drop_in = directory / "drop-in.toml"
@@ -200,7 +201,7 @@ def serve_containerd(
         subprocess.run(["rm", "-rf", directory], check=True)
 
 
-def main_config(containerd: Containerd, pause: str) -> dict[str, Any]:
+def main_config(containerd: Containerd, pause: str, images: Mapping[str, Any]) -> dict[str, Any]:
     """The main configuration file, in the form of the version that reads it."""
     directory, new = containerd.directory, version_of(containerd.programs) >= (2, 0)
     return {
@@ -209,7 +210,7 @@ def main_config(containerd: Containerd, pause: str) -> dict[str, Any]:
         "state": str(directory / "state"),
         "disabled_plugins": [*_DISABLED, *(() if pause else _CRI)],
         "grpc": {"address": str(containerd.socket), "uid": os.getuid(), "gid": os.getgid()},
-        "plugins": (_cri_2 if new else _cri_1)(containerd, pause) if pause else {},
+        "plugins": (_cri_2 if new else _cri_1)(containerd, pause, images) if pause else {},
     }
 
 
@@ -223,7 +224,7 @@ def version_of(programs: Path | None = STABLE) -> tuple[int, int]:
     return int(found[1]), int(found[2])
 
 
-def _cri_1(containerd: Containerd, pause: str) -> dict[str, Any]:
+def _cri_1(containerd: Containerd, pause: str, images: Mapping[str, Any]) -> dict[str, Any]:
     section: dict[str, Any] = {
         "sandbox_image": pause,
         "stats_collect_period": 1,
@@ -231,18 +232,18 @@ def _cri_1(containerd: Containerd, pause: str) -> dict[str, Any]:
         "registry": {"config_path": str(containerd.certs)},
         "cni": {"bin_dir": str(containerd.directory), "conf_dir": str(containerd.directory / "cni")},
     }
-    return {"io.containerd.grpc.v1.cri": section}
+    return {"io.containerd.grpc.v1.cri": {**section, **images}}
 
 
-def _cri_2(containerd: Containerd, pause: str) -> dict[str, Any]:
+def _cri_2(containerd: Containerd, pause: str, images: Mapping[str, Any]) -> dict[str, Any]:
     cni = {"bin_dirs": [str(containerd.directory)], "conf_dir": str(containerd.directory / "cni")}
-    images = {
+    section: dict[str, Any] = {
         "stats_collect_period": 1,
         "pinned_images": {"sandbox": pause},
         "registry": {"config_path": str(containerd.certs)},
     }
     return {
-        "io.containerd.cri.v1.images": images,
+        "io.containerd.cri.v1.images": {**section, **images},
         "io.containerd.cri.v1.runtime": {"cni": cni, "restrict_oom_score_adj": True},
         "io.containerd.nri.v1.nri": {"disable": True},  # its socket would be the host's
     }

@@ -8,7 +8,7 @@ from __future__ import annotations
 import shutil
 import socket
 import tempfile
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -59,11 +59,20 @@ def push_pause(registry: Registry, directory: Path) -> str:
 
 @contextmanager
 def serve_node(
-    registry: Addressed, pause: str, mode: Mode, programs: Path | None = None, /, **sections: dict[str, Any]
+    registry: Addressed,
+    pause: str,
+    mode: Mode,
+    programs: Path | None = None,
+    /,
+    *,
+    containerd_first: bool = False,
+    images: Mapping[str, Any] | None = None,
+    **sections: dict[str, Any],
 ) -> Iterator[Node]:
     """Run both on empty roots for the length of the block.
 
-    ``sections``: more of the daemon's configuration.
+    ``containerd_first``: the daemon is not started, only its socket is there. ``images``: more of the CRI
+    settings about images that the node has by itself. ``sections``: more of the daemon's configuration.
     """
     folder = Path(tempfile.mkdtemp(prefix="node-")).resolve()
     path = folder / "snapshots.sock"
@@ -79,7 +88,8 @@ def serve_node(
             listener.bind(str(path))
             listener.listen()
             daemon.hand_over(listener)
-            daemon.start()
+            if not containerd_first:
+                daemon.start()
             with serve_containerd(
                 plain_http=[registry.address],
                 programs=programs,
@@ -87,6 +97,7 @@ def serve_node(
                 pause=pause,
                 mode=mode,
                 root=daemon.root,
+                images=images,
             ) as containerd:
                 yield Node(daemon, containerd, "imagecached" if mode == "handler" else "")
     finally:

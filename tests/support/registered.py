@@ -33,8 +33,9 @@ def serve_registered(
     folder = Path(tempfile.mkdtemp(prefix="c-")).resolve()
     link = folder / "c.sock"  # the daemon starts first, and finds containerd here as soon as there is one
     section = {"socket": str(link), "mode": mode, **containerd}
+    more: dict[str, Any] = dict(sections or {})
     try:
-        with serve_node(registry, pause, mode, programs, containerd=section, **(sections or {})) as node:
+        with serve_node(registry, pause, mode, programs, containerd=section, **more) as node:
             link.symlink_to(node.containerd.socket)
             yield node
     finally:

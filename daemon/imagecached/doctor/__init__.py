@@ -8,13 +8,16 @@ client is loaded only where there is one. Needs no running daemon and changes no
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from imagecached.config import Config
 from imagecached.doctor.facts import gather
 from imagecached.doctor.judge import Finding, judge
-from imagecached.dropin.objections import InUse
 
-__all__ = ["Finding", "InUse", "examine", "in_use", "why_no_pods"]
+if TYPE_CHECKING:
+    from imagecached.dropin.objections import InUse
+
+__all__ = ["Finding", "examine", "in_use", "why_no_pods"]
 
 
 def examine(config: Config) -> list[Finding]:
@@ -24,9 +27,11 @@ def examine(config: Config) -> list[Finding]:
         from imagecached.doctor import runtime
         from imagecached.doctor.judge_runtime import judge_runtime
 
-        section = config.containerd
+        section, socket = config.containerd, Path(config.snapshotter.socket)
         seen = runtime.look(Path(section.socket), section.snapshotter)
-        findings += judge_runtime(seen, section.mode, Path(config.snapshotter.socket))
+        findings += judge_runtime(
+            seen, section.mode, socket, is_stale=runtime.is_stale(socket, config.daemon.root)
+        )
     return findings
 
 

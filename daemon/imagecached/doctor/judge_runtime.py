@@ -17,13 +17,17 @@ _SETTINGS: Final = (
 )
 
 
-def judge_runtime(runtime: Runtime, mode: Mode, socket: Path) -> list[Finding]:
-    """``socket``: where our snapshots service listens. One finding if containerd does not answer."""
+def judge_runtime(runtime: Runtime, mode: Mode, socket: Path, *, is_stale: bool) -> list[Finding]:
+    """``socket``: where our snapshots service listens; ``is_stale``: our drop-in is not what it should be.
+
+    One finding if containerd does not answer.
+    """
     if runtime.silent:
         advice = "systemctl status containerd; is containerd.socket in the configuration right?"
         return [Finding("containerd", "fail", f"{runtime.socket}: {runtime.silent}", advice)]
     checks: tuple[Callable[[], Finding], ...] = (
         lambda: _version(runtime, mode),
+        lambda: _settings(is_stale=is_stale),
         lambda: _plugin(runtime, socket),
         lambda: _socket_unit(runtime, socket),
         lambda: _cri(runtime),
@@ -45,6 +49,13 @@ def _version(runtime: Runtime, mode: Mode) -> Finding:
         text = f"containerd {version} is too old for {mode} mode"
         return Finding("containerd", "fail", text, "use containerd 1.7 or newer, or default mode from 1.6 on")
     return Finding("containerd", "ok", f"containerd {version} answers at {runtime.socket}")
+
+
+def _settings(*, is_stale: bool) -> Finding:
+    if not is_stale:
+        return Finding("settings", "ok", "no drop-in of ours is behind the node's own settings")
+    text = "containerd or its settings changed since it was set up: our drop-in is not what it should be"
+    return Finding("settings", "warn", text, _SETTINGS)
 
 
 def _plugin(runtime: Runtime, socket: Path) -> Finding:

@@ -15,8 +15,9 @@ from typing import Any, Final, TypeVar
 
 from imagecached.containerd import Container, Containerd, Namespace, Plugin
 from imagecached.containerd.held import CONFIG, bound, manifests
-from imagecached.dropin import NAME, Version
+from imagecached.dropin import NAME, Places, Version
 from imagecached.dropin.objections import InUse
+from imagecached.dropin.setup import Setup
 from imagecached.errors import ImagecachedError, InvalidInput
 from imagecached.oci.chain import chain_ids
 from imagecached.oci.digest import Digest
@@ -63,6 +64,13 @@ def look(socket: Path, snapshotter: str = NAME) -> Runtime:
         return asyncio.run(_within(_look(socket, snapshotter)))
     except (ImagecachedError, TimeoutError) as error:
         return Runtime(socket=socket, silent=str(error) or "it answers too slowly", handlers={})
+
+
+def is_stale(snapshots: Path, root: Path) -> bool:
+    """The drop-in that we installed on this node is not the one that it needs today."""
+    with suppress(ImagecachedError, OSError, ValueError):
+        return Setup().is_stale(Places(snapshots, root))
+    return False
 
 
 def in_use(socket: Path) -> InUse | None:

@@ -112,6 +112,14 @@ class Setup:
         self._try(text, mode, places)
         return text
 
+    def is_stale(self, places: Places) -> bool:
+        """What we would write today is not what is there: containerd or the node's settings changed."""
+        before = self._before()
+        mode = _mode(before)
+        if before is None or mode is None:
+            return False
+        return explained(self.version(), mode, self.written(), places).encode() != before
+
     def undo(self) -> bool:
         """Take back what :meth:`install` did; False if there is nothing to take back."""
         record = self._known()

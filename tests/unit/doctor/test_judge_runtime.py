@@ -28,8 +28,8 @@ GOOD: Final = Runtime(
 )
 
 
-def judged(runtime: Runtime, mode: Mode = "handler") -> dict[str, Finding]:
-    return {finding.name: finding for finding in judge_runtime(runtime, mode, SOCKET)}
+def judged(runtime: Runtime, mode: Mode = "handler", *, is_stale: bool = False) -> dict[str, Finding]:
+    return {finding.name: finding for finding in judge_runtime(runtime, mode, SOCKET, is_stale=is_stale)}
 
 
 def test_a_good_node() -> None:
@@ -41,7 +41,7 @@ def test_a_good_node() -> None:
     ):
         findings = judged(runtime, mode)  # type: ignore[arg-type]  # a mode
         assert list(findings) == [
-            "containerd", "plugin", "socket-order", "cri", "mode", "pause", "pins", "statistics",
+            "containerd", "settings", "plugin", "socket-order", "cri", "mode", "pause", "pins", "statistics",
         ]  # fmt: skip
         assert {finding.verdict for finding in findings.values()} == {"ok"}
         assert {finding.advice for finding in findings.values()} == {""}
@@ -49,7 +49,8 @@ def test_a_good_node() -> None:
 
 def test_a_containerd_that_does_not_answer() -> None:
     """Nothing else is said."""
-    [finding] = judge_runtime(Runtime(socket=SOCKET, silent="no such file", handlers={}), "handler", SOCKET)
+    silent = Runtime(socket=SOCKET, silent="no such file", handlers={})
+    [finding] = judge_runtime(silent, "handler", SOCKET, is_stale=True)
     assert (finding.name, finding.verdict) == ("containerd", "fail")
     assert "no such file" in finding.text
 
@@ -78,6 +79,12 @@ def test_what_is_wrong(name: str, verdict: str, text: str, facts: dict[str, Any]
     finding = judged(replace(GOOD, **facts))[name]
     assert (finding.verdict, text in finding.text) == (verdict, True), finding
     assert finding.advice
+
+
+def test_settings_that_changed_since() -> None:
+    """The installer brings them up to date."""
+    finding = judged(GOOD, is_stale=True)["settings"]
+    assert (finding.verdict, "scripts/install" in finding.advice) == ("warn", True)
 
 
 def test_default_mode_needs_the_default_snapshotter() -> None:
