@@ -5,6 +5,8 @@ Of a cluster only the API server and the kubelet are stand-ins.
 
 from __future__ import annotations
 
+import base64
+import json
 import os
 import signal
 from collections.abc import Iterator
@@ -13,11 +15,17 @@ from pathlib import Path
 import pytest
 
 from imagecached.imagecache.annotations import AUTO_MATCH
+from imagecached.kube.controller import grants
 from tests.e2e import __main__ as e2e
+from tests.e2e import installation
 from tests.e2e import world as worlds
+from tests.e2e.cluster import Cluster, Document, Kind, wait_for
 from tests.e2e.node import mounts
+from tests.e2e.options import parse
+from tests.e2e.report import Report
 from tests.e2e.scenarios import FIRST, LAST, MIDDLE
-from tests.e2e.world import World
+from tests.e2e.world import CACHE, World
+from tests.fakes.registry import FakeRegistry
 from tests.support.apiserver import ApiServer, User
 from tests.support.apiserver_thread import Served, served
 from tests.support.containerd import CONTAINERD2
@@ -27,6 +35,8 @@ from tests.support.kubelet import kubelet
 from tests.support.registry import Registry
 from tests.support.restarting import Node, restartable
 from tests.support.tars import file, tar
+
+ROLE = Kind("rbac.authorization.k8s.io/v1", "Role")
 
 pytestmark = [
     pytest.mark.root,
@@ -144,3 +154,67 @@ def _objects(api: Served) -> set[tuple[str, str]]:
         }
 
     return api.do(collect)
+
+
+def test_a_private_image_comes_by_the_secret_that_its_cache_names(
+    api: Served, node: Node, registry: Registry, tmp_path: Path
+) -> None:
+    """Without it the cache says what is missing.
+
+    With it the daemon is granted this one Secret, by name, until the last cache that names it is gone.
+    """
+    options = parse(_arguments(node, registry, tmp_path / "images"), list(MIDDLE))
+    world = World(options, Cluster.from_environment(), Report())
+    with api.beside(FakeRegistry()) as private:
+        private.challenge, private.authorizations = 'Basic realm="private"', {f"Basic {_b64('user:word')}"}
+        private.put_image("team/app", "1", [tar(file("etc/secret", b"1"))])
+        installation.preflight(world)
+        try:
+            installation.install(world)
+            _put_pull_secret(world, private.address)
+            world.cluster.create(_private_cache(private.address, "without"))
+            world.cluster.create(_private_cache(private.address, "with", "team:pull"))
+            assert world.await_phase("with", "Ready", "Failed")["phase"] == "Ready", world.seen("with")
+            reason = wait_for(lambda: world.status("without").get("reason"), "a reason", options.patience)
+            assert reason == "RegistryAccessDenied"
+            assert private.address in world.status("without")["message"]
+            role = world.cluster.get(ROLE, grants.NAME, "team")
+            assert role is not None
+            [rule] = role["rules"]
+            assert (rule["resourceNames"], rule["verbs"]) == (["pull"], ["get"])
+            world.cluster.delete(CACHE, "with")
+            gone = lambda: world.cluster.get(ROLE, grants.NAME, "team") is None  # noqa: E731  asked again
+            wait_for(gone, "the grant is gone", options.patience)
+        finally:
+            installation.restore(world)
+            world.cluster.http.close()
+    assert world.node is not None
+    assert world.node.left_behind() == []
+    world.node.close()
+
+
+def _b64(text: str) -> str:
+    return base64.b64encode(text.encode()).decode()
+
+
+def _put_pull_secret(world: World, address: str) -> None:
+    config = {"auths": {address: {"auth": _b64("user:word")}}}
+    world.cluster.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "team"}})
+    world.cluster.create(
+        {
+            "apiVersion": "v1",
+            "kind": "Secret",
+            "metadata": {"name": "pull", "namespace": "team"},
+            "type": "kubernetes.io/dockerconfigjson",
+            "data": {".dockerconfigjson": _b64(json.dumps(config))},
+        }
+    )
+
+
+def _private_cache(address: str, name: str, *secrets: str) -> Document:
+    return {
+        "apiVersion": "eci.alibabacloud.com/v1",
+        "kind": "ImageCache",
+        "metadata": {"name": name, "annotations": {"k8s.aliyun.com/plain-http-registry": address}},
+        "spec": {"images": [f"{address}/team/app:1"], "imagePullSecrets": list(secrets)},
+    }
