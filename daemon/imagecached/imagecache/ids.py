@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterable
+from functools import lru_cache
 from typing import Final
 
 ID_PREFIX: Final = "imc-"
@@ -20,6 +21,7 @@ _ALPHABET: Final = "0123456789abcdefghijklmnopqrstuvwxyz"
 _ID: Final = re.compile(rf"imc-[a-z0-9]{{{_LENGTH}}}")
 
 
+@lru_cache(maxsize=4096)  # the controller asks for it at every node
 def cache_id(uid: str) -> str:
     """``imc-`` and 20 of ``[a-z0-9]``, for the object with this uid: the same for the object's whole life."""
     return ID_PREFIX + _letters("id", uid)

@@ -83,6 +83,7 @@ class Caches:
         self._jitter = jitter or random.Random()  # noqa: S311  spreads load, guards nothing
         self._queue = Queue(self._look, apart=self._pause, jitter=self._jitter)
         self.known: dict[str, Known] = {}
+        self._building: set[str] = set()
         self._attempts: dict[str, _Attempt] = {}
         self._written: dict[str, float] = {}
         self._moved: dict[str, float] = {}
@@ -99,8 +100,9 @@ class Caches:
         before = self.known.get(name)
         if known is None:
             self.known.pop(name, None)
+            self._building.discard(name)
         elif before is None or known.newer_than(before):
-            self.known[name] = known
+            self._keep(known)
         self._queue.add(name)
         if before is None:
             self._queue.add(_QUOTA)
@@ -202,10 +204,10 @@ class Caches:
         changes = {} if status is None else patch(known, status)
         if status is None or not changes:
             return None
-        now, nodes = _loop_time(), len(self._census.nodes)
+        now = _loop_time()
         if not urgent(known.status, status):
-            building = status.phase in ("Creating", "Updating")
-            pause = self._settings.progress_pause(nodes) if building else self._settings.counts_pause(nodes)
+            caches = len(self._building) if known.name in self._building else len(self.known)
+            pause = self._settings.numbers_apart(len(self._census.nodes), caches)
             left = self._written.get(known.name, -pause) + pause - now
             if left > 0:
                 return left
@@ -230,7 +232,14 @@ class Caches:
         """What our own write made of the object: the watch will say the same later."""
         before = self.known.get(name)
         if before is not None and known.newer_than(before):
-            self.known[name] = known
+            self._keep(known)
+
+    def _keep(self, known: Known) -> None:
+        self.known[known.name] = known
+        if known.status.phase in ("Pending", "Creating", "Updating"):
+            self._building.add(known.name)
+        else:
+            self._building.discard(known.name)
 
     def _tell(self, known: Known, status: Status) -> None:
         """Kubernetes Events for what the status' history gained."""
@@ -311,7 +320,7 @@ class Caches:
         return self._drift[name] - now
 
     def _pause(self) -> float:
-        return self._settings.progress_pause(len(self._census.nodes))
+        return self._settings.apart(len(self._census.nodes), len(self._building))
 
     @staticmethod
     def _about(known: Known) -> About:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Final
 
 from imagecached.imagecache import Quota
 from imagecached.kube.controller.lease import Terms
+
+_SELDOM: Final = 4  # numbers are this much less urgent than news
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,6 +19,7 @@ class Settings:
     ``node_patience``: a node that is up, may fetch and reports nothing new for so long is not waited for.
     ``resolve_patience``: how long a registry that cannot be asked is asked again. ``drift``: time between two
     looks at tags, 0 never. ``stray``: how long the report of a node that is gone is kept.
+    ``deliveries_per_second``: how many statuses may reach nodes, all caches and nodes together.
     """
 
     namespace: str = "imagecached-system"
@@ -31,12 +35,16 @@ class Settings:
     drift: float = 21_600.0
     stray: float = 600.0
     label_patches_per_second: float = 50.0
+    deliveries_per_second: float = 10_000.0
     quota: Quota = field(default_factory=Quota)
 
-    def progress_pause(self, nodes: int) -> float:
-        """Seconds between two looks at one cache: every status that is written goes to every node."""
-        return max(1.0, nodes / 500)
+    def apart(self, nodes: int, building: int) -> float:
+        """Seconds between two looks at one cache while so many are being built.
 
-    def counts_pause(self, nodes: int) -> float:
-        """Seconds between two writes of a cache of which nothing but numbers of nodes or bytes changed."""
-        return max(10.0, nodes / 16)
+        Each look may write a status, and each status that is written goes to every node.
+        """
+        return max(1.0, nodes * building / self.deliveries_per_second)
+
+    def numbers_apart(self, nodes: int, caches: int) -> float:
+        """Seconds between two writes of a cache of which only numbers changed, among so many caches."""
+        return max(1.0, _SELDOM * nodes * caches / self.deliveries_per_second)
