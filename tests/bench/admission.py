@@ -26,7 +26,7 @@ from imagecached.imagecache import Candidates
 from imagecached.kube.webhook.admission import Admission
 from imagecached.kube.webhook.authority import fresh
 from imagecached.kube.webhook.certificates import load_into
-from imagecached.kube.webhook.decide import Admitted, Rules, Told
+from imagecached.kube.webhook.decide import Rules, Seen, Told
 from imagecached.kube.webhook.review import answer_document, parse_review
 from imagecached.kube.webhook.server import application, serve
 from tests.unit.imagecache.building import cache, candidate, pod
@@ -41,7 +41,7 @@ _IMAGES = 5
 class _Nothing:
     """No aftermath: it happens after the answer."""
 
-    def take(self, admitted: Admitted) -> None: ...
+    def look_at(self, seen: Seen) -> None: ...
 
     def tell(self, *told: Told) -> None: ...
 

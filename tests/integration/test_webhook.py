@@ -122,7 +122,7 @@ async def world(tmp_path: Path) -> AsyncIterator[World]:
             asyncio.TaskGroup() as group,
         ):
             recorder = Recorder(own, "imagecached-controller", "replica-1")
-            webhook = Webhook(own, recorder.tell, Listen("127.0.0.1", 0), Place(), Rules())
+            webhook = Webhook(own, recorder.tell, Listen("127.0.0.1", 0), Place(), Rules(), settle=0.05)
             tasks = [group.create_task(webhook.run()), group.create_task(recorder.run())]
             await webhook.started.wait()
             server.admission.services[SYSTEM, "imagecached-webhook", 443] = ("127.0.0.1", webhook.port)

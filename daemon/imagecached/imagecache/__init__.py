@@ -5,7 +5,7 @@ that they cannot disagree.
 """
 
 from imagecached.imagecache import phases
-from imagecached.imagecache.automatic import Creation
+from imagecached.imagecache.automatic import Creation, as_written
 from imagecached.imagecache.candidates import Candidate, Candidates
 from imagecached.imagecache.documents import parse_object, read_cache
 from imagecached.imagecache.findings import Findings, Problem
@@ -64,6 +64,7 @@ __all__ = [
     "Status",
     "Toleration",
     "Verdict",
+    "as_written",
     "automatic_name",
     "cache_id",
     "due",

@@ -52,7 +52,10 @@ EXTRA_STORAGE: Final = ECI + "eci-extra-ephemeral-storage"
 CHOSEN_ID: Final = OURS + "cache-id"
 MATCH_DEGREE: Final = OURS + "match-degree"
 AUTO_CREATED: Final = OURS + "auto-created"
-"""Written on a pod: the cache it got, how well it matches, and the cache that is made for the next pod."""
+AS_WRITTEN: Final = OURS + "images-as-written"
+"""Written on a pod: the cache it got, how well it matches, the cache that is made for the next pod, and the
+images that were replaced by digests, separated by commas.
+"""
 
 NO_MEANING_HERE: Final = frozenset(
     ECI + name

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from imagecached.imagecache.annotations import AUTOMATIC, FIRST_POD
@@ -11,7 +11,7 @@ from imagecached.imagecache.candidates import Candidate
 from imagecached.imagecache.ids import automatic_name
 from imagecached.imagecache.model import API_VERSION, KIND, MAX_IMAGES, MAX_SIZE_GIB, MIN_SIZE_GIB
 from imagecached.imagecache.pods import PodImages, whole_gib
-from imagecached.imagecache.references import key
+from imagecached.imagecache.references import key, readable
 from imagecached.oci.reference import Reference
 
 _MAX_SECRETS: Final = 20
@@ -67,6 +67,19 @@ def creation(
         what = "was made for these images" if first.cache.name == name else "will hold them all"
         return None, f"{first.cache.name} {what} and is {first.state}"
     return _made(pod, name, images), f"{name} is made for the next pod"
+
+
+def as_written(pod: PodImages, originals: str) -> PodImages:
+    """``pod`` with its images as they were before they were pinned; ``originals``: those, comma-separated."""
+    before = {
+        (one.name, one.tag): text for text, one in readable(originals.split(",")).items() if not one.digest
+    }
+    references = readable(pod.images)
+    images = tuple(
+        before.get((references[text].name, references[text].tag), text) if text in references else text
+        for text in pod.images
+    )
+    return replace(pod, images=tuple(dict.fromkeys(images)))
 
 
 def _made(pod: PodImages, name: str, images: list[str]) -> Creation:

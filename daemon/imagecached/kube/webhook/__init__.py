@@ -37,7 +37,10 @@ class Listen:
 
 
 class Webhook:
-    """``started`` is set once the server listens, on :attr:`port`; it answers probes from then on."""
+    """``started`` is set once the server listens, on :attr:`port`; it answers probes from then on.
+
+    ``settle``: the seconds after which a pod that was admitted should be stored.
+    """
 
     def __init__(
         self,
@@ -47,16 +50,18 @@ class Webhook:
         place: Place,
         rules: Rules,
         count: Count = lambda _outcome, _seconds: None,
+        *,
+        settle: float = 1.0,
     ) -> None:
         self._listen = listen
         self._known = KnownCaches()
         self._caches = Reflector(cluster, kinds.IMAGE_CACHES, self._known.on_change)
         self._nodes = Reflector(cluster, kinds.NODES, labels=handlers.READY, keep=handlers.bare)
-        self.effects = Effects(cluster, tell)
         self.certificates = Certificates(cluster, place)
         self.started = asyncio.Event()
         self.port = listen.port
         rules = replace(rules, can_start=self.can_start)
+        self.effects = Effects(cluster, tell, self._candidates, rules, settle=settle)
         self._admission = Admission(self._candidates, self.effects, rules, count)
 
     async def run(self) -> None:

@@ -12,7 +12,16 @@ from collections.abc import Callable
 from typing import Final, Literal, Protocol
 
 from imagecached.imagecache import Candidates
-from imagecached.kube.webhook.decide import UNTOUCHED, Admitted, Rules, Told, decide, is_explicit, observe
+from imagecached.kube.webhook.decide import (
+    UNTOUCHED,
+    Admitted,
+    Rules,
+    Seen,
+    Told,
+    decide,
+    is_explicit,
+    observe,
+)
 from imagecached.kube.webhook.review import Answer, Request
 
 log = logging.getLogger(__name__)
@@ -28,8 +37,8 @@ _FAILED: Final = "the image caches could not be looked up because of an error of
 class Aftermath(Protocol):
     """Takes what follows, without waiting."""
 
-    def take(self, admitted: Admitted) -> None:
-        """Note what is to be done after this admission."""
+    def look_at(self, seen: Seen) -> None:
+        """Look at this pod once it is stored."""
 
     def tell(self, *told: Told) -> None:
         """Have these events written."""
@@ -57,7 +66,10 @@ class Admission:
     def observe(self, request: Request) -> Answer:
         """Tell what became of the pod, which has its uid by now. Always allowed; never raises."""
         try:
-            self._aftermath.tell(*observe(request))
+            observed = observe(request)
+            self._aftermath.tell(*observed.tell)
+            if observed.seen is not None:
+                self._aftermath.look_at(observed.seen)
         except Exception:
             log.exception("pod not observed", extra={"namespace": request.namespace})
         return Answer()
@@ -68,7 +80,7 @@ class Admission:
             return _refused(_NOT_YET) if is_explicit(request) else UNTOUCHED
         try:
             admitted = decide(request, candidates, self._rules)
-            self._aftermath.take(admitted)
+            self._aftermath.tell(*admitted.tell)
         except Exception:
             log.exception("admission failed", extra={"namespace": request.namespace})
             return _refused(_FAILED) if is_explicit(request) else Admitted(Answer(), "error")

@@ -5,6 +5,10 @@
 * A pod that no node with our runtime handler could start, that has another RuntimeClass, or that is not for
   Linux, keeps its way of starting.
 * A dry run gets the same answer, and nothing is done besides.
+
+Anybody who reaches the port can ask, so a question alone makes nothing: what a pod is to cause (a cache for
+the next one, which may name its pull Secrets; the time of the last match) is decided again from the pod that
+the API server has, once it has it.
 """
 
 from __future__ import annotations
@@ -18,9 +22,9 @@ from imagecached.imagecache import (
     Candidates,
     Creation,
     Decision,
-    ImageCache,
     Limits,
     PodImages,
+    as_written,
     match_indexed,
 )
 from imagecached.imagecache import annotations as keys
@@ -58,13 +62,30 @@ class Told:
 
 @dataclass(frozen=True, slots=True)
 class Admitted:
-    """The answer, and what is to be done once it is given. ``outcome`` is one word, for metrics."""
+    """The answer, and the events of a pod that is refused. ``outcome`` is one word, for metrics."""
 
     answer: Answer
     outcome: str
-    matched: ImageCache | None = None
-    create: Creation | None = None
     tell: tuple[Told, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """A pod that is said to be stored, which cache it got, and the one it causes; each may be empty."""
+
+    namespace: str
+    name: str
+    uid: str
+    chosen: str = ""
+    created: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Observed:
+    """What to tell of a pod that is about to be stored, and whether to look at it afterwards."""
+
+    tell: tuple[Told, ...] = ()
+    seen: Seen | None = None
 
 
 UNTOUCHED: Final = Admitted(Answer(), "untouched")
@@ -82,11 +103,11 @@ def decide(request: Request, candidates: Candidates, rules: Rules) -> Admitted:
         return Admitted(Answer(warnings=_warnings(pod.warnings)), "untouched")
     decision = match_indexed(pod, candidates, rules.limits)
     if decision.refused:
-        return _quietly(request, _refused(request, decision))
+        return _refused(request, decision)
     obstacle = _obstacle(request.object.get("spec") or {}, request, rules)
     if obstacle:
         return Admitted(Answer(warnings=_warnings((obstacle, *pod.warnings))), "untouched")
-    return _quietly(request, _allowed(request, pod, decision, rules))
+    return _allowed(request, pod, decision, rules)
 
 
 def is_explicit(request: Request) -> bool:
@@ -94,28 +115,44 @@ def is_explicit(request: Request) -> bool:
     return any(isinstance(request.annotations.get(key), str) for key in keys.EXPLICIT_ID)
 
 
-def observe(request: Request) -> tuple[Told, ...]:
-    """The events of a pod that has name and uid by now: what :func:`decide` wrote on it, in ECI's words."""
-    metadata = request.metadata
-    name, uid = metadata.get("name"), metadata.get("uid")
+def observe(request: Request) -> Observed:
+    """Of a pod that has its name and uid by now: what :func:`decide` wrote on it, in ECI's words."""
+    found = {key: request.metadata.get(key) for key in ("name", "uid")}
     if request.kind != "Pod" or request.operation != "CREATE" or request.dry_run:
-        return ()
+        return Observed()
+    name, uid = found["name"], found["uid"]
     if not isinstance(name, str) or not isinstance(uid, str) or not name or not uid:
-        return ()
-    return tuple(_events(About("v1", "Pod", name, uid, request.namespace), request.annotations))
+        return Observed()
+    chosen, created = (_text(request.annotations, key) for key in (keys.CHOSEN_ID, keys.AUTO_CREATED))
+    degree = _text(request.annotations, keys.MATCH_DEGREE)
+    tell = tuple(_events(About("v1", "Pod", name, uid, request.namespace), degree, chosen, created))
+    return Observed(tell, Seen(request.namespace, name, uid, chosen, created) if chosen or created else None)
 
 
-def _events(pod: About, annotations: Mapping[str, Any]) -> Iterator[Told]:
-    degree, chosen = annotations.get(keys.MATCH_DEGREE), annotations.get(keys.CHOSEN_ID)
-    created = annotations.get(keys.AUTO_CREATED)
-    if isinstance(chosen, str) and isinstance(degree, str):
+def wanted(pod: Mapping[str, Any], candidates: Candidates, rules: Rules) -> Creation | None:
+    """The cache to make for a pod that is stored, if it still finds no full match."""
+    annotations = (pod.get("metadata") or {}).get("annotations") or {}
+    try:
+        found = as_written(PodImages.of({**pod, "kind": "Pod"}), _text(annotations, keys.AS_WRITTEN))
+    except InvalidInput:
+        return None
+    return match_indexed(found, candidates, rules.limits).create
+
+
+def _events(pod: About, degree: str, chosen: str, created: str) -> Iterator[Told]:
+    if chosen:
         message = f"{PREFIX}image cache {chosen} matches: {degree} images"
         yield Told(pod, "SuccessfulHitImageCache", message)
-    elif isinstance(degree, str):
+    elif degree:
         yield Told(pod, "ImageCacheMissed", f"{PREFIX}no image cache matches: {degree} images", "Warning")
-    if isinstance(created, str):
+    if created:
         message = f"{PREFIX}image cache {created} is being created for the images of this pod"
         yield Told(pod, "ImageCacheAutoCreated", message)
+
+
+def _text(annotations: Mapping[str, Any], key: str) -> str:
+    found = annotations.get(key)
+    return found if isinstance(found, str) else ""
 
 
 def _pod(request: Request) -> dict[str, Any]:
@@ -175,7 +212,7 @@ def _refused(request: Request, decision: Decision) -> Admitted:
         message=decision.reason,
     )
     told = Told(_owner(request), reason, PREFIX + decision.reason, "Warning" if unknown else "Normal")
-    return Admitted(answer, decision.outcome, tell=(told,) if told.about.name else ())
+    return Admitted(answer, decision.outcome, (told,) if told.about.name and not request.dry_run else ())
 
 
 def _allowed(request: Request, pod: PodImages, decision: Decision, rules: Rules) -> Admitted:
@@ -185,6 +222,8 @@ def _allowed(request: Request, pod: PodImages, decision: Decision, rules: Rules)
         annotations[keys.CHOSEN_ID] = chosen.id
     if created:
         annotations[keys.AUTO_CREATED] = created.name
+    if decision.pinned:
+        annotations[keys.AS_WRITTEN] = ",".join(decision.pinned)
     patch = pod_patch(
         request.object,
         pinned=decision.pinned,
@@ -194,7 +233,7 @@ def _allowed(request: Request, pod: PodImages, decision: Decision, rules: Rules)
     )
     warnings = _warnings((*decision.warnings, *_always(pod, decision)))
     answer = Answer(patch=patch, warnings=warnings, audit={"decision": decision.reason})
-    return Admitted(answer, decision.outcome, chosen.cache if chosen else None, created)
+    return Admitted(answer, decision.outcome)
 
 
 def _always(pod: PodImages, decision: Decision) -> Iterator[str]:
@@ -204,11 +243,6 @@ def _always(pod: PodImages, decision: Decision) -> Iterator[str]:
                 f"{image} has imagePullPolicy Always: every start asks the registry, although the image is "
                 "cached; IfNotPresent does not"
             )
-
-
-def _quietly(request: Request, admitted: Admitted) -> Admitted:
-    """A dry run has no effect but its answer."""
-    return Admitted(admitted.answer, admitted.outcome) if request.dry_run else admitted
 
 
 def _owner(request: Request) -> About:

@@ -9,7 +9,7 @@ import pytest
 
 from imagecached.imagecache import Candidate, Candidates
 from imagecached.kube.webhook.admission import Admission
-from imagecached.kube.webhook.decide import Admitted, Rules, Told
+from imagecached.kube.webhook.decide import Rules, Seen, Told
 from imagecached.kube.webhook.review import Answer, Request
 from imagecached.oci.reference import Reference
 from tests.unit.imagecache.building import pod
@@ -21,13 +21,11 @@ class Aftermath:
 
     def __init__(self, failure: Exception | None = None) -> None:
         self.failure = failure
-        self.taken: list[Admitted] = []
+        self.seen: list[Seen] = []
         self.told: list[Told] = []
 
-    def take(self, admitted: Admitted) -> None:
-        if self.failure:
-            raise self.failure
-        self.taken.append(admitted)
+    def look_at(self, seen: Seen) -> None:
+        self.seen.append(seen)
 
     def tell(self, *told: Told) -> None:
         if self.failure:

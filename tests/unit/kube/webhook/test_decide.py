@@ -11,7 +11,17 @@ from hypothesis import strategies as st
 
 from imagecached.imagecache import Limits
 from imagecached.kube.recorder import About
-from imagecached.kube.webhook.decide import UNTOUCHED, Rules, Told, decide, is_explicit, observe
+from imagecached.kube.webhook.decide import (
+    UNTOUCHED,
+    Observed,
+    Rules,
+    Seen,
+    Told,
+    decide,
+    is_explicit,
+    observe,
+    wanted,
+)
 from imagecached.kube.webhook.review import Request
 from tests.unit.imagecache.building import cache, candidate, digest, edited, status
 from tests.unit.imagecache.building import pod as pod_document
@@ -39,9 +49,9 @@ def test_a_hit() -> None:
         **AUTO,
         OURS + "cache-id": CACHE.id,
         OURS + "match-degree": "full 1/1",
+        OURS + "images-as-written": "nginx:1",
     }
-    assert (admitted.outcome, admitted.create) == ("full", None)
-    assert admitted.matched == CACHE
+    assert admitted.outcome == "full"
     assert admitted.answer.audit == {"decision": f"c ({CACHE.id}) holds 1 of 1 image"}
 
 
@@ -88,20 +98,21 @@ def test_knative_digests_stay() -> None:
 
 
 def test_a_miss() -> None:
-    """The pod starts as it came, with a note; a cache is made for the next one."""
+    """The pod starts as it came, with a note; when it is stored a cache is made for the next one."""
     asked = asking("other:1", imagePullSecrets=[{"name": "regcred"}])
     admitted = decided(asked)
     pod = after(asked, admitted)
-    assert admitted.create is not None
-    assert admitted.create.images == ("docker.io/library/other:1",)
-    assert admitted.create.pull_secrets == ("default:regcred",)
+    create = wanted(pod, known(), Rules())
+    assert create is not None
+    assert create.images == ("docker.io/library/other:1",)
+    assert create.pull_secrets == ("default:regcred",)
     assert pod["metadata"]["annotations"] == {
         **AUTO,
         OURS + "match-degree": "none 0/1",
-        OURS + "auto-created": admitted.create.name,
+        OURS + "auto-created": create.name,
     }
     assert pod["spec"] == asked.object["spec"]
-    assert (admitted.outcome, admitted.matched) == ("none", None)
+    assert admitted.outcome == "none"
 
 
 def test_a_partial_match() -> None:
@@ -111,16 +122,32 @@ def test_a_partial_match() -> None:
     pod = after(asked, admitted)
     assert [container["image"] for container in pod["spec"]["containers"]] == [PINNED, "other:1"]
     assert pod["metadata"]["annotations"][OURS + "match-degree"] == "partial 1/2"
-    assert admitted.create is not None
-    assert admitted.matched == CACHE
+    create = wanted(pod, known(), Rules())
+    assert create is not None
+    assert create.images == ("docker.io/library/nginx:1", "docker.io/library/other:1")
+    assert pod["metadata"]["annotations"][OURS + "auto-created"] == create.name
 
 
 def test_automatic_caches_turned_off() -> None:
     """Then a miss makes nothing."""
+    asked, rules = asking("other:1"), Rules(limits=Limits(automatic=False))
+    pod = after(asked, decided(asked, rules=rules))
+    assert OURS + "auto-created" not in pod["metadata"]["annotations"]
+    assert wanted(pod, known(), rules) is None
+
+
+def test_what_is_wanted_follows_from_the_stored_pod() -> None:
+    """Not from what somebody says of it: its images, its Secrets, and whether anything is lacking by now."""
     asked = asking("other:1")
-    admitted = decided(asked, rules=Rules(limits=Limits(automatic=False)))
-    assert admitted.create is None
-    assert OURS + "auto-created" not in after(asked, admitted)["metadata"]["annotations"]
+    pod = after(asked, decided(asked))
+    made = candidate(cache("made", "other:1"))
+    assert wanted(pod, known(made), Rules()) is None
+    assert wanted({}, known(), Rules()) is None
+    assert wanted(pod_document("other:1"), known(), Rules()) is None
+    pod["metadata"]["annotations"][OURS + "images-as-written"] = "evil.example.com/x:1,UP,other:1"
+    create = wanted(pod, known(), Rules())
+    assert create is not None
+    assert create.images == ("docker.io/library/other:1",)
 
 
 def test_explicit() -> None:
@@ -132,7 +159,8 @@ def test_explicit() -> None:
     assert pod["metadata"]["annotations"][OURS + "cache-id"] == other.id
     assert pod["metadata"]["annotations"][OURS + "match-degree"] == "partial 0/1"
     assert pod["spec"]["containers"][0]["image"] == "nginx:1"
-    assert (admitted.outcome, admitted.create) == ("explicit", None)
+    assert admitted.outcome == "explicit"
+    assert wanted(pod, known(other), Rules()) is None
 
 
 @pytest.mark.parametrize(
@@ -235,7 +263,7 @@ def test_pods_that_cannot_start_from_snapshots(spec: dict[str, Any], warning: st
     rules = Rules(can_start=lambda selector, node: not selector and not node)
     for asked in (asking("nginx:1", **spec), naming(CACHE.id, "nginx:1", **spec)):
         admitted = decided(asked, rules=rules)
-        assert (admitted.answer.patch, admitted.create, admitted.matched) == ((), None, None)
+        assert admitted.answer.patch == ()
         assert admitted.answer.warnings == (f"image caches are not used: {warning}",)
     assert not decided(naming("imc-unknown", "nginx:1", **spec), rules=rules).answer.allowed
 
@@ -273,7 +301,7 @@ def test_a_dry_run(asked: Request) -> None:
     rehearsal = request(asked.object, dry_run=True)
     really, only = decided(asked), decided(rehearsal)
     assert really.answer == only.answer
-    assert (only.matched, only.create, only.tell) == (None, None, ())
+    assert only.tell == ()
 
 
 def test_is_explicit() -> None:
@@ -291,30 +319,32 @@ def stored(asked: Request) -> Request:
 
 
 def test_events() -> None:
-    """ECI's reasons, on the pod itself, which has its uid when it is observed."""
+    """ECI's reasons, on the pod itself, which has its uid when it is observed; and what to look at later."""
     about = About("v1", "Pod", "p-x7", "pod-uid", "default")
-    assert observe(stored(asking("nginx:1"))) == (
-        Told(
-            about,
-            "SuccessfulHitImageCache",
-            f"[eci.imagecache] image cache {CACHE.id} matches: full 1/1 images",
-        ),
-    )
-    missed, created = observe(stored(asking("other:1")))
-    assert missed == Told(
-        about, "ImageCacheMissed", "[eci.imagecache] no image cache matches: none 0/1 images", "Warning"
-    )
-    assert (created.reason, created.kind) == ("ImageCacheAutoCreated", "Normal")
-    assert "[eci.imagecache] image cache auto-create-for-" in created.message
+    hit = observe(stored(asking("nginx:1")))
+    message = f"[eci.imagecache] image cache {CACHE.id} matches: full 1/1 images"
+    assert hit.tell == (Told(about, "SuccessfulHitImageCache", message),)
+    assert hit.seen == Seen("default", "p-x7", "pod-uid", chosen=CACHE.id)
+    missed = observe(stored(asking("other:1")))
+    message = "[eci.imagecache] no image cache matches: none 0/1 images"
+    assert missed.tell[0] == Told(about, "ImageCacheMissed", message, "Warning")
+    assert (missed.tell[1].reason, missed.tell[1].kind) == ("ImageCacheAutoCreated", "Normal")
+    assert "[eci.imagecache] image cache auto-create-for-" in missed.tell[1].message
+    assert missed.seen is not None
+    assert missed.seen.created.startswith("auto-create-for-")
 
 
 def test_no_events() -> None:
     """Of a dry run, of a pod without uid, of anything else."""
     seen = stored(asking("nginx:1"))
-    assert observe(request(seen.object, dry_run=True)) == ()
-    assert observe(request(seen.object, kind="Node")) == ()
-    assert observe(request({**seen.object, "metadata": {**seen.metadata, "uid": ""}})) == ()
-    assert observe(request({"metadata": {"name": "p", "uid": "u", "annotations": 5}})) == ()
+    for nothing in (
+        request(seen.object, dry_run=True),
+        request(seen.object, kind="Node"),
+        request({**seen.object, "metadata": {**seen.metadata, "uid": ""}}),
+        request({"metadata": {"name": "p", "uid": "u", "annotations": 5}}),
+        request({"metadata": {"name": "p", "uid": "u", "annotations": {OURS + "cache-id": 5}}}),
+    ):
+        assert observe(nothing) == Observed()
 
 
 def test_what_serves_is_pinned_during_an_update() -> None:

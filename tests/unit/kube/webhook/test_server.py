@@ -19,7 +19,7 @@ from imagecached.imagecache import Candidates
 from imagecached.kube.webhook.admission import Admission
 from imagecached.kube.webhook.authority import Credentials, fresh
 from imagecached.kube.webhook.certificates import load_into
-from imagecached.kube.webhook.decide import Admitted, Rules, Told
+from imagecached.kube.webhook.decide import Rules, Seen, Told
 from imagecached.kube.webhook.review import MAX_BYTES
 from imagecached.kube.webhook.server import application, serve
 from tests.unit.imagecache.building import pod
@@ -31,7 +31,7 @@ JSON = {"Content-Type": "application/json"}
 class Nothing:
     """No aftermath."""
 
-    def take(self, admitted: Admitted) -> None: ...
+    def look_at(self, seen: Seen) -> None: ...
 
     def tell(self, *told: Told) -> None: ...
 
