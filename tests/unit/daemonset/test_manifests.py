@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import re
 import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
+import msgspec
 import pytest
 import yaml
+from lightkube import codecs
 
 from imagecached.config import sections
 from imagecached.imagecache import annotations as keys
@@ -76,6 +79,20 @@ def test_kubectl_builds_the_same() -> None:
         theirs = [each for each in yaml.safe_load_all(done.stdout) if each]
         key = "{0[kind]}/{0[metadata][name]}".format
         assert sorted(theirs, key=key) == sorted(build(folder), key=key)
+
+
+def _as_kubernetes_reads(document: Document) -> Any:
+    """Through typed objects, which drop what they do not know."""
+    return msgspec.to_builtins(codecs.from_dict(document))
+
+
+def test_every_field_is_known_to_kubernetes() -> None:
+    """Nothing that is written is lost: no key is misspelt or misplaced."""
+    for document in (*BASE, *REMOVAL):
+        assert _as_kubernetes_reads(document) == document, document["metadata"]["name"]
+    wrong = copy.deepcopy(_one("DaemonSet", "imagecached"))
+    wrong["spec"]["template"]["spec"]["hostPid"] = True
+    assert _as_kubernetes_reads(wrong) != wrong
 
 
 def test_objects_are_ours_and_in_their_place() -> None:
