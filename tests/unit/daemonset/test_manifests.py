@@ -368,3 +368,25 @@ def test_kubernetes_takes_a_drop_of_capabilities_by_setpriv() -> None:
     command = DAEMON["containers"][0]["command"]
     done = subprocess.run([*command[:-1], "true"], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def test_the_handbook_names_what_exists() -> None:
+    """Reasons, labels, annotations, settings, files and commands of the README are those of the code."""
+    text = (FOLDER / "README.md").read_text()
+    code = "".join(path.read_text() for path in (PROJECT / "daemon/imagecached").rglob("*.py"))
+    reasons = "".join(line.split("|")[1] for line in text.splitlines() if line.startswith("| reason "))
+    events = "".join(line for line in text.splitlines() if line.startswith("Pods carry events"))
+    named = re.findall(r"`([A-Z][A-Za-z]+)`", reasons + events)
+    assert len(named) > 10
+    for name in named:
+        assert f'"{name}"' in code, name
+    for section, key in re.findall(r"`(controller|store)\.([a-z_]+)`", text):
+        assert key in sections.KEYS[section]
+    for path in re.findall(r"`((?:base|removal|examples|monitoring)/[a-z./-]*)`", text):
+        assert (FOLDER / path).exists(), path
+    for path in re.findall(r"\]\((?!http)([^)]+)\)", text):
+        assert (FOLDER / path).exists() or path == "SCALE.md"
+    for name in re.findall(r"k8s\.aliyun\.com/([a-z-]+)", text):
+        assert f"{keys.ECI}{name}" in (*keys.AUTO_MATCH, *keys.EXPLICIT_ID)
+    for script in set(re.findall(r"(?:daemonset|scripts)/(?:install|uninstall|e2e-cluster)\b", text)):
+        assert (PROJECT / script).exists()
