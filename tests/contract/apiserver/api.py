@@ -16,7 +16,7 @@ MERGE = "application/merge-patch+json"
 JSON_PATCH = "application/json-patch+json"
 STRATEGIC = "application/strategic-merge-patch+json"
 APPLY = "application/apply-patch+yaml"
-_PATIENCE_SECONDS = 20.0
+_PATIENCE_SECONDS = 90.0  # a real garbage collector learns of a new kind within a minute
 
 
 @dataclass(frozen=True)
@@ -49,9 +49,14 @@ class Api:
     def __post_init__(self) -> None:
         self.group = f"{self.name}.imagecached.dev"
 
-    def pods(self, name: str = "") -> str:
-        """The path of pods of our namespace."""
-        return f"/api/v1/namespaces/{self.name}/pods/{name}".rstrip("/")
+    def deployments(self, name: str = "") -> str:
+        """The path of Deployments of our namespace."""
+        return f"/apis/apps/v1/namespaces/{self.name}/deployments/{name}".rstrip("/")
+
+    @property
+    def discovery(self) -> str:
+        """The path of what our group serves."""
+        return f"/apis/{self.group}/v1"
 
     def configs(self, name: str = "") -> str:
         """The path of ConfigMaps of our namespace."""

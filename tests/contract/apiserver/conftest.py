@@ -82,7 +82,10 @@ async def _prepare(api: Api) -> None:
         "/api/v1/namespaces", {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": api.name}}
     )
     await api.made(_DEFINITIONS, definition(api.group))
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
+        for made in (api.configs("kube-root-ca.crt"), api.discovery) if api.real else ():
+            while (await api("GET", made)).code != 200:  # made by controllers, a moment later
+                await asyncio.sleep(0)
         while (await api("GET", api.samples())).code != 200:
             async with api.watching(
                 _DEFINITIONS, fieldSelector=f"metadata.name=samples.{api.group}"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from tests.contract.apiserver.api import Api
 
 
@@ -127,6 +129,7 @@ async def test_finalizers_hold_an_object(api: Api) -> None:
     assert (await api("GET", api.samples("one"))).code == 404
 
 
+@pytest.mark.timeout(150)
 async def test_dependents_go_with_their_owner(api: Api) -> None:
     """Background garbage collection of ownerReferences."""
     owner = (await api.made(api.samples(), api.sample("owner"))).body

@@ -40,19 +40,19 @@ async def test_json_patch(api: Api) -> None:
 
 async def test_strategic_merge_knows_list_keys(api: Api) -> None:
     """Containers are merged by name; a custom resource does not take this kind (415)."""
-    pod = {
-        "apiVersion": "v1",
-        "kind": "Pod",
+    containers = [{"name": "a", "image": "x:1"}, {"name": "b", "image": "y:1"}]
+    template = {"metadata": {"labels": {"app": "one"}}, "spec": {"containers": containers}}
+    deployment = {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
         "metadata": {"name": "one"},
-        "spec": {
-            "nodeName": "nowhere",
-            "containers": [{"name": "a", "image": "x:1"}, {"name": "b", "image": "y:1"}],
-        },
+        "spec": {"replicas": 0, "selector": {"matchLabels": {"app": "one"}}, "template": template},
     }
-    await api.made(api.pods(), pod)
-    patch = {"spec": {"containers": [{"name": "b", "image": "y:2"}]}}
-    patched = await api("PATCH", api.pods("one"), patch, kind=STRATEGIC)
-    assert [each["image"] for each in patched.body["spec"]["containers"]] == ["x:1", "y:2"]
+    await api.made(api.deployments(), deployment)
+    patch = {"spec": {"template": {"spec": {"containers": [{"name": "b", "image": "y:2"}]}}}}
+    patched = await api("PATCH", api.deployments("one"), patch, kind=STRATEGIC)
+    found = patched.body["spec"]["template"]["spec"]["containers"]
+    assert {each["name"]: each["image"] for each in found} == {"a": "x:1", "b": "y:2"}
     await api.made(api.samples(), api.sample("one"))
     assert (await api("PATCH", api.samples("one"), {}, kind=STRATEGIC)).code == 415
 
