@@ -126,16 +126,18 @@ def explicit(world: World) -> None:
 def _check_hit(world: World, pod: Document, image: str) -> None:
     name, notes = pod["metadata"]["name"], pod["metadata"].get("annotations", {})
     world.report.check(notes.get(CHOSEN_ID) == world.cache_id, "the pod says which cache it got", str(notes))
-    world.report.check("full" in notes.get(MATCH_DEGREE, ""), "and that the match is full", str(notes))
+    # Knative puts a container of its own beside the user's, whose image no example cache holds.
+    degrees = ("full",) if len(pod["spec"]["containers"]) == 1 else ("full", "partial")
+    told = notes.get(MATCH_DEGREE, "")
+    world.report.check(told.startswith(degrees), f"and how well it matches: {told}", str(notes))
     handler = pod["spec"].get("runtimeClassName")
     world.report.check(handler == "imagecached", "it has our RuntimeClass", str(handler))
     reference = Reference.parse(image)
     found = [Reference.parse(each["image"]) for each in pod["spec"]["containers"]]
     written = next(str(each) for each in found if each.repository == reference.repository)
     world.report.check("@sha256:" in written, "its image is pinned to the digest", written)
-    told = lambda: any(PRESENT in each.get("message", "") for each in world.events(name))  # noqa: E731  asked again
     wait_for(
-        told,
+        lambda: any(PRESENT in each.get("message", "") for each in world.events(name)),
         f"the kubelet finds the image of {name} already present",
         world.patience,
         lambda: world.image_time(name),

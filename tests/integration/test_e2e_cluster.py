@@ -31,6 +31,7 @@ from tests.support.apiserver_thread import Served, served
 from tests.support.containerd import CONTAINERD2
 from tests.support.demo import base_layer
 from tests.support.images import ImageFolder
+from tests.support.knative import knative
 from tests.support.kubelet import kubelet
 from tests.support.registry import Registry
 from tests.support.restarting import Node, restartable
@@ -108,6 +109,17 @@ def test_every_scenario_passes_and_nothing_is_left(
     assert code == 0
     tried = {line.split()[1] for line in said.splitlines() if line.startswith("ok ")}
     assert {*FIRST, *MIDDLE, *LAST} <= tried, said
+
+
+def test_services_of_knative_start_from_the_cache(
+    api: Served, node: Node, registry: Registry, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The users' Services as they are; Knative names images by digest, so no tag is left to match by."""
+    with api.beside(knative(api.server, "admin")):
+        code = e2e.main([*_arguments(node, registry, tmp_path / "images"), "--only", "automatic,explicit"])
+    said = capsys.readouterr().out
+    assert code == 0, said
+    assert "pods are created from the template" not in said
 
 
 def test_a_run_that_is_cut_short_leaves_everything_as_it_was(
