@@ -199,7 +199,7 @@ async def _run_services(parts: Parts, group: asyncio.TaskGroup) -> None:
         containers=parts.containers,
         events=parts.events,
         registration=registration,
-        examine=partial(_examine, config, folder),
+        examine=partial(_examine, config, folder, member),
         why_not_ready=why_not_ready,
         root=config.daemon.root,
         mount_method=parts.mounter.method,
@@ -321,8 +321,10 @@ def _declare(caches: Caches, reading: Reading) -> None:
     caches.declare("files", reading.declared, reading.unclear)
 
 
-def _examine(config: Config, folder: Folder) -> list[doctor.Finding]:
-    """What doctor finds, and what is wrong with the files of ImageCaches. Called in a thread."""
+def _examine(config: Config, folder: Folder, member: Membership | None) -> list[doctor.Finding]:
+    """What doctor finds, what is wrong with the files of ImageCaches, and with the cluster. Called in a
+    thread.
+    """
     reading = folder.reading
     findings = [
         doctor.Finding("caches", "fail", str(problem), "mend or remove the file")
@@ -332,7 +334,16 @@ def _examine(config: Config, folder: Folder) -> list[doctor.Finding]:
     if not findings:
         text = f"{len(reading.declared)} ImageCaches declared in {folder.path}"
         findings = [doctor.Finding("caches", "ok", text, "")]
+    if member is not None:
+        findings.append(_cluster_finding(member.problem))
     return [*doctor.examine(config), *findings]
+
+
+def _cluster_finding(problem: str | None) -> doctor.Finding:
+    if problem is None:
+        return doctor.Finding("cluster", "ok", "the API server answers", "")
+    text = f"{problem}; the node goes on with what it knows"
+    return doctor.Finding("cluster", "warn", text, "see that the API server is reached, and lets us in")
 
 
 def _readings(

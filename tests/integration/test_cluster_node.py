@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import signal
 import time
@@ -91,6 +92,12 @@ def _entry(cluster: Served, name: str) -> dict[str, Any]:
     return next((each for each in _report(cluster).get("caches", []) if each["name"] == name), {})
 
 
+def _doctor(daemon: Daemon) -> str:
+    """What doctor thinks of the cluster."""
+    shown = daemon.ctl("-o", "json", "doctor", check=False).stdout
+    return next(str(each["verdict"]) for each in json.loads(shown)["findings"] if each["name"] == "cluster")
+
+
 def _await(what: str, holds: Callable[[], bool], daemon: Daemon) -> None:
     process = daemon.process
     assert process is not None
@@ -109,7 +116,9 @@ def test_a_node_of_a_cluster(cluster: Served, daemon: Daemon, registry: Registry
     assert "hello" in shown
     assert "Ready" in shown
 
+    assert _doctor(daemon) == "ok"
     cluster.do(lambda server: server.partition())
+    _await("noticed", lambda: _doctor(daemon) == "warn", daemon)
     daemon.stop(signal.SIGKILL)
     daemon.start()
     assert "Ready" in daemon.ctl("get", "imagecaches").stdout

@@ -29,7 +29,7 @@ _SCRAPED = {"instance", "le"}  # what Prometheus adds
 def samples() -> dict[str, set[str]]:
     """Name of every sample that a daemon or a controller exposes → the names of its labels."""
     daemon, controller = Metrics(), ClusterMetrics()
-    daemon.watch(lambda: Readings(1, 1, 1, 1, 1, 1, caches={"Ready": 1}))
+    daemon.watch(lambda: Readings(1, 1, 1, 1, 1, 1, caches={"Ready": 1}, connected=True))
     controller.watch(lambda: ClusterReadings(leading=True, caches={"Ready": 1}, nodes={"up": 1}))
     daemon.snapshot_call_ended("Prepare", "OK", 0.1)
     daemon.requested("get", "200")
