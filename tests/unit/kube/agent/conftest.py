@@ -26,8 +26,8 @@ from tests.unit.caches.conftest import layer
 CACHES = "imagecaches.eci.alibabacloud.com"
 REPORTS = "nodeimagecaches.imagecached.dev"
 _CRDS = Path(__file__).parents[4] / "daemonset/crds"
-_PATIENCE_SECONDS = 20.0
-PACE = Pace(request=5, first_wait=0.01, most_wait=0.02, denied=0.02, settle=0.0, jitter=random.Random(1))
+_PATIENCE_SECONDS = 45.0
+PACE = Pace(request=20, first_wait=0.01, most_wait=0.02, denied=0.02, settle=0.0, jitter=random.Random(1))
 
 
 def node_object(name: str = "n1", **spec: Any) -> dict[str, Any]:

@@ -29,7 +29,7 @@ async def cluster(
     server: ApiServer, requests: list[tuple[str, str]], tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncIterator[Cluster]:
     """A client whose waits are short."""
-    pace = Pace(request=5.0, first_wait=0.01, most_wait=0.02, denied=0.01, jitter=random.Random(1))
+    pace = Pace(request=20.0, first_wait=0.01, most_wait=0.02, denied=0.01, jitter=random.Random(1))
     kubeconfig = server.kubeconfig(tmp_path_factory.mktemp("kube") / "config")
     told = lambda verb, code: requests.append((verb, code))  # noqa: E731  one line
     async with Cluster.open(kubeconfig, manager="tester", pace=pace, on_request=told) as opened:

@@ -188,7 +188,8 @@ async def test_plugins_that_fail(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str, message: str
 ) -> None:
     """AccessDenied that names the plugin and shows nothing of its output."""
-    monkeypatch.setattr("imagecached.kube.client.access._PLUGIN_SECONDS", 0.5)
+    seconds = 0.2 if "sleep" in script else 30.0
+    monkeypatch.setattr("imagecached.kube.client.access._PLUGIN_SECONDS", seconds)
     async with ApiServer() as server:
         file = _kubeconfig(tmp_path / "config", {"server": server.url}, {"exec": _plugin(tmp_path, script)})
         with pytest.raises(AccessDenied, match=message) as raised:

@@ -14,7 +14,7 @@ import pytest
 from imagecached.kube.client import Change, Cluster, Reflector, kinds
 from tests.support.apiserver import ApiServer, Refused, calls
 
-_PATIENCE_SECONDS = 20.0
+_PATIENCE_SECONDS = 45.0
 
 
 class Seen:
