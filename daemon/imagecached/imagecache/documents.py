@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from datetime import datetime
 from typing import Any, Final
 
@@ -49,7 +50,7 @@ def read_cache(document: Any, findings: Findings, *, from_file: bool = False) ->
 
     ``from_file``: nobody gave it a uid, a generation or a time yet; what the text says of them is ignored.
     """
-    before = len(findings.problems)
+    before, unheeded = len(findings.problems), len(findings.warnings)
     if not isinstance(document, Mapping):
         findings.refuse("", f"must be a mapping, not {shown(document)}")
         return None
@@ -63,7 +64,10 @@ def read_cache(document: Any, findings: Findings, *, from_file: bool = False) ->
     _warn_of_unknown(metadata, _METADATA, "metadata", findings)
     _warn_of_unknown(spec, _SPEC, "spec", findings)
     cache = _cache(metadata, spec, findings, from_file=from_file)
-    return cache if len(findings.problems) == before else None
+    if len(findings.problems) > before:
+        return None
+    ignored = (f"{warning.where} {warning.message}" for warning in findings.warnings[unheeded:])
+    return replace(cache, ignored=tuple(ignored))
 
 
 def parse_object(document: Mapping[str, Any]) -> ImageCache:

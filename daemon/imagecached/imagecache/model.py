@@ -80,6 +80,7 @@ class ImageCache:
 
     ``generation`` is the API server's (0 in a file) and moves with any edit of the spec; what a *build*
     depends on is :attr:`build`. ``created`` is 0 in a file: whoever keeps the cache knows since when.
+    ``ignored``: what the document says to no effect, a line each.
     """
 
     name: str
@@ -93,6 +94,7 @@ class ImageCache:
     size_gib: int = DEFAULT_SIZE_GIB
     retention_days: int | None = None
     options: Options = Options()
+    ignored: tuple[str, ...] = field(default=(), compare=False)
 
     @property
     def id(self) -> str:

@@ -49,6 +49,7 @@ LEGAL: Final[Mapping[Act, Mapping[Phase, Phase]]] = {
 
 INVALID_SPEC: Final = "InvalidSpec"
 _MOST_UNFINISHED: Final = 99
+_MOST_IGNORED: Final = 10
 
 
 def needs_build(cache: ImageCache, status: Status) -> bool:
@@ -75,8 +76,10 @@ def begin(cache: ImageCache, status: Status, now: float) -> Status:
         rollout_window=0,
         drifted_images=(),
     )
+    for text in cache.ignored[:_MOST_IGNORED]:
+        begun = note(begun, now, "Ignored", text, "Warning")
     if status.generation == 0:
-        begun = note(begun, now, "Declared", f"{len(cache.images)} images, at most {cache.size_gib} GiB")
+        begun = note(begun, now, "Declared", f"{_images(len(cache.images))}, at most {cache.size_gib} GiB")
     elif phase == "Updating":
         begun = note(begun, now, "Updating", f"building generation {begun.generation}; the old one serves on")
     else:
@@ -209,7 +212,11 @@ def _settled(cache: ImageCache, before: Status, after: Status, now: float) -> St
 
 def _resolved_text(images: Sequence[ImageStatus]) -> str:
     size = sum(image.bytes for image in images)
-    return f"{len(images)} images" + (f", {size} bytes unpacked" if size else "")
+    return _images(len(images)) + (f", {size} bytes unpacked" if size else "")
+
+
+def _images(count: int) -> str:
+    return f"{count} image{'' if count == 1 else 's'}"
 
 
 def _percent(moved: Bytes) -> int:

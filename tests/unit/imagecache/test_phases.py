@@ -17,12 +17,13 @@ from imagecached.imagecache import (
     ImageCache,
     Phase,
     Status,
+    parse_object,
     parse_status,
     status_document,
 )
 from imagecached.imagecache import phases as machine
 from imagecached.imagecache.status import Bytes
-from tests.unit.imagecache.building import NOW, built, cache, edited, status
+from tests.unit.imagecache.building import NOW, built, cache, edited, manifest, status
 
 CACHE = cache("c", "nginx:1", "busybox")
 ACTS: dict[machine.Act, Callable[[ImageCache, Status], Status]] = {
@@ -109,6 +110,24 @@ def test_an_update_replaces_what_serves() -> None:
     assert [image.image for image in ready.serving] == ["nginx:2"]
     assert (ready.generation, ready.serving_generation) == (2, 2)
     assert (ready.image_cache_id, ready.start_time) == (CACHE.id, NOW)
+
+
+def test_what_is_ignored_is_told() -> None:
+    """Fields and annotations without effect are events of the build, so that they show in a cluster too."""
+    document = manifest(
+        metadata={**manifest()["metadata"], "annotations": {"k8s.aliyun.com/vswitch-ids": "v"}},
+        spec={"images": ["nginx:1"], "imageCachSize": 30},
+    )
+    pending = machine.begin(parse_object(document), Status(), NOW)
+    assert [(event.name, event.type, event.message) for event in pending.events] == [
+        ("Ignored", "Warning", "spec.imageCachSize is no field of an ImageCache; it is ignored"),
+        (
+            "Ignored",
+            "Warning",
+            "metadata.annotations[k8s.aliyun.com/vswitch-ids] has no effect on ordinary nodes",
+        ),
+        ("Declared", "Normal", "1 image, at most 20 GiB"),
+    ]
 
 
 def test_progress() -> None:
