@@ -18,7 +18,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from imagecached import aio, api, doctor, memory, settings, web
+from imagecached import aio, api, memory, settings, web
 from imagecached.caches import Caches, Folder, Reading
 from imagecached.config import Config, split_address
 from imagecached.containers import Containers
@@ -33,6 +33,7 @@ from imagecached.store import GcReport, Store
 from imagecached.telemetry import Metrics, Readings
 
 if TYPE_CHECKING:
+    from imagecached import doctor
     from imagecached.containerd import Containerd
     from imagecached.kube.agent.service import Membership
     from imagecached.registration import Registration
@@ -325,6 +326,8 @@ def _examine(config: Config, folder: Folder, member: Membership | None) -> list[
     """What doctor finds, what is wrong with the files of ImageCaches, and with the cluster. Called in a
     thread.
     """
+    from imagecached import doctor  # nearly a MiB that nobody need carry who does not ask
+
     reading = folder.reading
     findings = [
         doctor.Finding("caches", "fail", str(problem), "mend or remove the file")

@@ -290,3 +290,26 @@ async def test_what_was_lost_is_brought_back(node: Node) -> None:
     await node.until(lambda: "imagecache_mended" in node.kinds())
     assert len(node.store.layers()) == 1
     assert node.caches.status("demo").serving_generation == 1
+
+
+@pytest.mark.parametrize("turns", [1, 2, 3, 5, 8, 13, 21, 34, 55, 89, 144, 233])
+async def test_stopped_at_any_moment_of_an_update(node: Node, turns: int) -> None:
+    """Whatever had come about: the next start goes on, ends at the same generation, and nothing is left over."""
+    node.fake.put_image("app", "1", [layer("one")])
+    two = node.fake.put_image("app", "2", [layer("one"), layer("two")])
+    await node.caches.apply([cache("demo", node.name("app:1"))])
+    await node.phase("demo", "Ready")
+    await node.caches.apply([cache("demo", node.name("app:2"))])
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    await node.stop()
+    await node.start()
+    await node.until(lambda: serving(node, "demo") == [two])
+    await node.until(lambda: pinned(node) == {node.name(f"app@{two}")})
+    names = {node.name("app:2"), node.name(f"app@{two}")}
+    await node.until(lambda: {image.name for image in node.store.images()} == names)
+    assert node.caches.status("demo").serving_generation == 2
+    await node.caches.delete("demo")
+    await node.gone("demo")
+    await node.until(lambda: node.store.images() == () and node.store.pins() == ())
+    await node.until(lambda: node.store.shelf.every("brought") == {})
