@@ -343,6 +343,8 @@ def _examine(config: Config, folder: Folder, member: Membership | None) -> list[
 
 
 def _cluster_finding(problem: str | None) -> doctor.Finding:
+    from imagecached import doctor
+
     if problem is None:
         return doctor.Finding("cluster", "ok", "the API server answers", "")
     text = f"{problem}; the node goes on with what it knows"

@@ -17,8 +17,8 @@ import msgspec
 
 from imagecached import api
 from imagecached.api.ports import Finding, LayerProgress, LayerSource, PullState
-from imagecached.caches import Applied, Choice, View
-from imagecached.caches.choosing import container, decide, image_of, only_image, refuse
+from imagecached.caches import Applied, View
+from imagecached.caches.choosing import Choice, container, decide, image_of, only_image, refuse
 from imagecached.containers import Bundle, Run
 from imagecached.errors import NotFound
 from imagecached.events import EventLog
@@ -27,7 +27,6 @@ from imagecached.imagecache import (
     Decision,
     ImageCache,
     ImageStatus,
-    Limits,
     PodImages,
     Problem,
     Status,
@@ -324,7 +323,7 @@ class FakeCaches:
                 yield change
 
     def decide(self, pod: PodImages) -> Decision:
-        return decide(pod, self.list(), Limits())
+        return decide(pod, self.list())
 
     async def choose(self, image: str, annotations: Mapping[str, str]) -> Choice:
         self.chosen.append((image, annotations))

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from imagecached.api import convert, documents, requests
 from imagecached.api.handlers import described_layers, last_pull
 from imagecached.api.operation import Call
-from imagecached.imagecache import PodImages, parse_manifests, parse_pods
+from imagecached.imagecache import parse_manifests, parse_pods
 
 if TYPE_CHECKING:
     from imagecached.api.ports import Ports
@@ -86,5 +86,7 @@ async def choose(call: Call[requests.ChoiceRequest]) -> documents.ImageChoice:
     decision = choice.decision
     if decision is None or decision.outcome == "off":
         return documents.ImageChoice(image=choice.name, match=None)
+    from imagecached.imagecache import PodImages  # loaded by now: it was matched
+
     pod = PodImages(kind="Container", namespace="", name="", images=(wanted.image,))
     return documents.ImageChoice(image=choice.name, match=convert.match(pod, decision))

@@ -15,7 +15,8 @@ from imagecached.events import EventLog
 from imagecached.oci.digest import Digest
 
 if TYPE_CHECKING:
-    from imagecached.caches import Applied, Choice, View
+    from imagecached.caches import Applied, View
+    from imagecached.caches.choosing import Choice
     from imagecached.containers.spec import Run
     from imagecached.imagecache import Decision, ImageCache, PodImages, Problem
     from imagecached.store.records import FsckReport, GcReport, Image, ImageRecord, Layer, Snapshot, Usage

@@ -13,12 +13,11 @@ import asyncio
 import logging
 from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
 from dataclasses import replace
-from typing import Final, Literal
+from typing import TYPE_CHECKING, Final, Literal
 
 import msgspec
 
-from imagecached.caches import choosing, lives
-from imagecached.caches.choosing import Choice
+from imagecached.caches import lives
 from imagecached.caches.clock import Clock
 from imagecached.caches.declared import Declared, Source, id_of
 from imagecached.caches.desk import APPLIED, Collect, Desk, Registration, Settings
@@ -30,12 +29,9 @@ from imagecached.caches.wanted import names_of
 from imagecached.errors import FailedPrecondition
 from imagecached.events import EventLog
 from imagecached.imagecache import (
-    Decision,
     ImageCache,
     Kept,
-    Limits,
     Phase,
-    PodImages,
     Problem,
     Status,
     is_cache_id,
@@ -47,10 +43,13 @@ from imagecached.oci.reference import Reference
 from imagecached.store import GcReport, Store
 from imagecached.telemetry import MatchResult, Metrics
 
+if TYPE_CHECKING:
+    from imagecached.caches.choosing import Choice
+    from imagecached.imagecache import Decision, PodImages
+
 __all__ = [
     "Applied",
     "Caches",
-    "Choice",
     "Clock",
     "Declared",
     "Folder",
@@ -182,7 +181,9 @@ class Caches:
 
     def decide(self, pod: PodImages) -> Decision:
         """Which cache the pod would get, and why; nothing is changed."""
-        return choosing.decide(pod, self.list(), Limits(automatic=self._desk.settings.automatic))
+        from imagecached.caches import choosing  # most nodes match nothing
+
+        return choosing.decide(pod, self.list(), automatic=self._desk.settings.automatic)
 
     async def choose(self, image: str, annotations: Mapping[str, str]) -> Choice:
         """The image that a container gets for ``image``, which may be a cache's id, and a pod's annotations.
@@ -190,22 +191,24 @@ class Caches:
         NotFound, FailedPrecondition: it asks for a cache that it cannot have. An automatic cache is made for
         the next one where the rules say so.
         """
+        from imagecached.caches import choosing
+
         if is_cache_id(image):
             view = self.view(image)
             name = choosing.only_image(view)
             await self._used(view.id, "explicit")
-            return Choice(name)
+            return choosing.Choice(name)
         decision = self.decide(choosing.container(image, annotations))
         if decision.refused:
             self._desk.metrics.cache_matched("refused")
         choosing.refuse(decision)
         if decision.outcome == "off":
-            return Choice(str(Reference.parse(image)), decision)
+            return choosing.Choice(str(Reference.parse(image)), decision)
         await self._used(decision.chosen.id if decision.chosen else "", _RESULTS[decision.outcome])
-        cache = choosing.automatic(decision)
+        cache = choosing.made_for(decision)
         if cache is not None:
             await self.apply([cache])
-        return Choice(choosing.image_of(decision, image), decision)
+        return choosing.Choice(choosing.image_of(decision, image), decision)
 
     async def _used(self, cache_id: str, result: MatchResult) -> None:
         """Somebody was given this cache, or none."""

@@ -39,14 +39,14 @@ def container(image: str, annotations: Mapping[str, str]) -> PodImages:
     )
 
 
-def decide(pod: PodImages, views: Iterable[View], limits: Limits) -> Decision:
-    """Which of the caches the pod gets."""
+def decide(pod: PodImages, views: Iterable[View], *, automatic: bool = True) -> Decision:
+    """Which of the caches the pod gets; ``automatic``: one may be made if it finds none."""
     candidates = [
         Candidate.of(replace(view.cache, created=view.created), view.status)
         for view in views
         if view.cache is not None
     ]
-    return match(pod, candidates, limits)
+    return match(pod, candidates, Limits(automatic=automatic))
 
 
 def refuse(decision: Decision) -> None:
@@ -78,7 +78,7 @@ def only_image(view: View) -> str:
     return next(iter(view.names.values()))
 
 
-def automatic(decision: Decision) -> ImageCache | None:
+def made_for(decision: Decision) -> ImageCache | None:
     """The cache to make for the next pod, declared as if a file had said it."""
     if decision.create is None:
         return None

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from imagecached.errors import InvalidInput
 from imagecached.imagecache.documents import read_cache
 from imagecached.imagecache.findings import Findings, Problem
 from imagecached.imagecache.model import API_VERSION, ImageCache
-from imagecached.imagecache.pods import PodImages
+
+if TYPE_CHECKING:
+    from imagecached.imagecache.pods import PodImages
 
 _LISTS: Final = (("v1", "List"), (API_VERSION, "ImageCacheList"))
 _MAX_ITEMS: Final = 1000
@@ -52,6 +54,8 @@ class ParsedPods:
 
 def parse_pods(text: bytes, source: str) -> ParsedPods:
     """Every pod, or what has a pod template, in ``text``. Never raises."""
+    from imagecached.imagecache.pods import PodImages  # not before somebody asks: see the package
+
     pods: list[PodImages] = []
     problems: list[Problem] = []
     for where, document in _documents(text, source, problems):

@@ -294,7 +294,7 @@ async def test_what_was_lost_is_brought_back(node: Node) -> None:
 
 @pytest.mark.parametrize("turns", [1, 2, 3, 5, 8, 13, 21, 34, 55, 89, 144, 233])
 async def test_stopped_at_any_moment_of_an_update(node: Node, turns: int) -> None:
-    """Whatever had come about: the next start goes on, ends at the same generation, and nothing is left over."""
+    """Whatever had come about: the next start goes on, ends at the same generation, leaves nothing over."""
     node.fake.put_image("app", "1", [layer("one")])
     two = node.fake.put_image("app", "2", [layer("one"), layer("two")])
     await node.caches.apply([cache("demo", node.name("app:1"))])
