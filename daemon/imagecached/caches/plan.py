@@ -28,6 +28,9 @@ LONGEST_WAIT: Final = 600.0
 
 MOST_BACKOFF: Final = 600.0
 
+FAILED_AGAIN: Final = 3600.0
+"""A cluster's build that failed here is begun anew after this time, unless the controller gives it up."""
+
 Cause: TypeAlias = Literal["Deleted", "Expired", "Failed", "Unused", "Idle", "TooMany", "DiskPressure"]
 CAUSES: Final[tuple[Cause, ...]] = get_args(Cause)
 
@@ -102,7 +105,17 @@ def next_step(
     if not intact:
         seconds = wait_until(life.retry_at, now, MOST_BACKOFF)
         return Wait(seconds) if seconds > 0 else Mend()
+    return _resting(declared, life, now, compare_seconds)
+
+
+def _resting(declared: Declared, life: Life, now: float, compare_seconds: float) -> Step:
+    """Nothing is being built: what is due next."""
+    status = life.status
     waits = [LONGEST_WAIT]
+    if declared.managed and declared.may_fetch and status.phase in ("Failed", "UpdateFailed"):
+        waits.append(wait_until(life.retry_at, now, FAILED_AGAIN))
+        if waits[-1] <= 0:
+            return Begin()  # others hold it, so the fault is here, and may have gone
     if status.expire_date_time is not None and not declared.managed:
         waits.append(status.expire_date_time - now)
     if compare_seconds and status.phase != "Failed" and has_tags(declared):

@@ -219,7 +219,8 @@ class Tending:
         reason, message = plan.reason_of(known), str(known)
         if plan.is_final(known, failures):
             status = phases.fail(declared.cache, self.life.status, self.now, reason=reason, message=message)
-            await self._save(replace(self.life, status=status, failures=failures))
+            again = self.now + self._desk.clock.jitter.uniform(plan.FAILED_AGAIN / 2, plan.FAILED_AGAIN)
+            await self._save(replace(self.life, status=status, failures=failures, retry_at=again))
             self._desk.built("failed")
             self._desk.tell("imagecache_failed", self.life, reason=reason, error=message)
             await self._desk.tidy()

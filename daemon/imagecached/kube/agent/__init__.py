@@ -151,7 +151,12 @@ class Agent:
                 unclear.add(wish.origin)
             else:
                 declared[wish.cache.name] = Declared(
-                    wish.cache, wish.digests, access, generation=wish.generation, origin=wish.origin
+                    wish.cache,
+                    wish.digests,
+                    access,
+                    may_fetch=not wish.given_up,
+                    generation=wish.generation,
+                    origin=wish.origin,
                 )
         self._caches.declare("cluster", declared, frozenset(unclear))
         self._declared = True

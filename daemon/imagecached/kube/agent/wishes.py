@@ -56,12 +56,16 @@ def keep_node(document: dict[str, Any]) -> dict[str, Any]:
 
 @dataclass(frozen=True, slots=True)
 class Wish:
-    """A build that this node is to have. ``digests``: image as written → ``repository@digest``."""
+    """A build that this node is to have. ``digests``: image as written → ``repository@digest``.
+
+    ``given_up``: the controller has, as it failed wherever it was tried.
+    """
 
     cache: ImageCache
     generation: int
     digests: Mapping[str, str] = field(hash=False)
     origin: str = ""
+    given_up: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +125,8 @@ def _wish(cache: ImageCache, status: Status, origin: str) -> Wish | None:
         if digest is None:
             return None
         digests[image] = str(reference.at(digest))
-    return Wish(cache, status.generation, digests, origin)
+    given_up = status.phase in ("Failed", "UpdateFailed")
+    return Wish(cache, status.generation, digests, origin, given_up)
 
 
 @dataclass(frozen=True, slots=True)

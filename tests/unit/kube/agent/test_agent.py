@@ -265,6 +265,28 @@ async def test_a_secret_that_is_granted_a_moment_later_is_no_failure(
     assert "Failed" not in seen
 
 
+async def test_a_build_that_failed_here_alone_is_tried_again(world: World) -> None:
+    """After an hour, as others hold it; not once the controller has given the build up."""
+    for name in ("one", "two"):
+        image = world.image(f"{name}:1")
+        world.declare(name, image)
+        digest = world.digest(image)
+        world.fake.always(f"/v2/{name}/manifests/{digest}", faults.status(403))
+        world.resolve(name)
+    calendar = world.node.calendar
+    for name in ("one", "two"):
+        while world.entry(name).get("phase") != "Failed":
+            calendar.advance(60)
+            await asyncio.sleep(0.002)
+    found = world.server.get(CACHES, "two")
+    world.server.put({**found, "status": {**found["status"], "phase": "Failed"}})
+    world.fake._always.clear()
+    while world.entry("one").get("phase") != "Ready":
+        calendar.advance(60)
+        await asyncio.sleep(0.002)
+    assert world.entry("two")["phase"] == "Failed"
+
+
 async def test_an_outage_changes_nothing(world: World) -> None:
     """What is here stays, what is being fetched goes on, and is reported afterwards."""
     world.declare("one", world.image("app:1"))

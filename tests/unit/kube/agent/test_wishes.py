@@ -63,6 +63,15 @@ def test_what_is_edited_or_half_resolved_is_no_wish() -> None:
     assert read(half).wish is None
 
 
+def test_a_build_that_the_controller_gave_up_is_not_begun() -> None:
+    """It failed wherever it was tried."""
+    document = _resolved(_object())
+    document["status"]["phase"] = "Failed"
+    wish = read(document).wish
+    assert wish is not None
+    assert wish.given_up
+
+
 def test_without_a_wish_what_was_wished_for_before_stands() -> None:
     """And where there was nothing, what is here stays."""
     before = read(_resolved(_object())).turn("n1")
