@@ -326,13 +326,14 @@ def own_run(node: Node, reference: str, *command: str) -> str:
     return node.containerd.ctr("run", "--rm", "--snapshotter", "imagecached", reference, name, *command)
 
 
-def test_containerd_begins_anew(demo: Registry, pause: str) -> None:
+@pytest.mark.parametrize("programs", BOTH)
+def test_containerd_begins_anew(demo: Registry, pause: str, programs: Path | None) -> None:
     """Its root is wiped under a living store, and the same sequence numbers come again for other images: each
     name shows its new content; what was prepared is known again.
     """
     ordinary = {"snapshotter": {"pull_on_miss": False}}
     hello, shell = demo.reference(HELLO), demo.reference(SHELL)
-    with serve_registered(demo, pause, "default", STABLE, ordinary) as node:
+    with serve_registered(demo, pause, "default", programs, ordinary) as node:
         prepare(node, shell)
         own_pull(node, demo.reference("crowd/3:1"))
         node.containerd.stop()

@@ -212,6 +212,7 @@ class World:
     snapshotter: Snapshotter
     snapshots: Snapshots
     calls: list[tuple[str, str]]
+    seconds: list[float]
     events: EventLog
     metrics: Metrics
 
@@ -256,6 +257,12 @@ async def served(
 ) -> AsyncIterator[World]:
     """Open the store at ``root`` and serve it on a socket beside it for the length of the body."""
     calls: list[tuple[str, str]] = []
+    seconds: list[float] = []
+
+    def ended(method: str, code: str, took: float) -> None:
+        calls.append((method, code))
+        seconds.append(took)
+
     events, metrics = EventLog(), Metrics()
     async with AsyncExitStack() as stack:
         store = await Store.open(root, missing.policy if missing else _NO_BOUNDS)
@@ -282,14 +289,10 @@ async def served(
         tending = tasks.create_task(snapshotter.tend(settle_seconds))
         stack.callback(tending.cancel)
         socket = root.with_suffix(".sock")
-        await stack.enter_async_context(
-            rpc.serve(
-                snapshotter, tasks, path=socket, on_end=lambda method, code, _: calls.append((method, code))
-            )
-        )
+        await stack.enter_async_context(rpc.serve(snapshotter, tasks, path=socket, on_end=ended))
         channel = Channel(path=str(socket))
         stack.callback(channel.close)
-        yield World(root, store, mounter, snapshotter, Snapshots(channel), calls, events, metrics)
+        yield World(root, store, mounter, snapshotter, Snapshots(channel), calls, seconds, events, metrics)
 
 
 def run_in(root: Path, command: str) -> None:

@@ -27,7 +27,7 @@ from imagecached.snapshotter import Caller, Snapshotter
 
 T = TypeVar("T")
 OnEnd = Callable[[str, str, float], None]
-"""Told of every call: method, code, seconds."""
+"""Told of every call: method, code, seconds; those that an image took to come do not count."""
 
 log = logging.getLogger(__name__)
 
@@ -35,6 +35,19 @@ _CLEANUP_SECONDS: Final = 20.0
 _NAMESPACE: Final = "containerd-namespace"
 
 Call = Stream[Any, Any]
+
+
+class _Watch:
+    """How long a call takes; may be started anew."""
+
+    def __init__(self) -> None:
+        self.start()
+
+    def start(self) -> None:
+        self._begun = time.perf_counter()
+
+    def seconds(self) -> float:
+        return time.perf_counter() - self._begun
 
 
 class Service(SnapshotsBase):
@@ -79,7 +92,7 @@ class Service(SnapshotsBase):
     async def List(self, stream: Call) -> None:  # noqa: N802
         """Stream blocks as they are read; other calls are answered in between."""
 
-        async def send(caller: Caller, request: pb.ListRequest) -> None:
+        async def send(caller: Caller, request: pb.ListRequest, _watch: _Watch) -> None:
             try:
                 async with asyncio.timeout(self.deadline_seconds):
                     for block in self._snapshotter.walk(caller, request.filters):
@@ -141,9 +154,10 @@ class Service(SnapshotsBase):
         act: Callable[[Caller, Any], Awaitable[object]],
         first: Callable[[Caller, Any], Awaitable[None]] | None = None,
     ) -> None:
-        async def within_deadline(caller: Caller, request: object) -> None:
+        async def within_deadline(caller: Caller, request: object, watch: _Watch) -> None:
             if first is not None:
                 await first(caller, request)
+                watch.start()  # an image takes what it takes; how quick this service is, is another question
             task = self._begin(method, partial(act, caller, request))
             await asyncio.wait([task], timeout=self.deadline_seconds)
             if not task.done():
@@ -174,20 +188,20 @@ class Service(SnapshotsBase):
             raise Unavailable("the daemon is stopping") from error
 
     async def _translate(
-        self, method: str, stream: Call, act: Callable[[Caller, Any], Awaitable[None]]
+        self, method: str, stream: Call, act: Callable[[Caller, Any, _Watch], Awaitable[None]]
     ) -> None:
         """The one wrapper: receive, act, give errors their code, count."""
-        begun, status = time.perf_counter(), Status.CANCELLED
+        watch, status = _Watch(), Status.CANCELLED
         try:
             request = await stream.recv_message()
             if request is None:
                 raise GRPCError(Status.INVALID_ARGUMENT, f"{method}: no message")
             namespace = str(stream.metadata.get(_NAMESPACE, "")) if stream.metadata else ""
-            await act(Caller(request.snapshotter, namespace), request)
+            await act(Caller(request.snapshotter, namespace), request, watch)
             status = Status.OK
         except Exception as error:
             refusal = translated(error, method)
             status = refusal.status
             raise refusal from error
         finally:
-            self._on_end(method, status.name, time.perf_counter() - begun)
+            self._on_end(method, status.name, watch.seconds())

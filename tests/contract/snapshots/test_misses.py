@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from aiohttp import web
@@ -14,6 +15,8 @@ from grpclib import Status
 
 from imagecached.oci.chain import chain_ids
 from imagecached.oci.digest import Digest
+from imagecached.rpc import service
+from imagecached.snapshotter import misses
 from imagecached.store import StorePolicy
 from tests.fakes import faults
 from tests.fakes.registry import FakeRegistry
@@ -244,6 +247,36 @@ async def test_a_layer_that_turns_out_wrong(world: World, registry: FakeRegistry
     assert len(left(world)) == 1
     assert {image.name for image in world.store.images()} == set()
     assert {snapshot.chain_id for snapshot in world.store.snapshots()} == {wanted.chain[0]}
+
+
+async def test_the_time_of_a_pull_is_not_that_of_the_call(
+    world: World, registry: FakeRegistry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the calls took tells how quick the service is; an image takes what it takes."""
+    wanted, now = put(registry, layer("a")), 0.0
+    original = world.snapshotter.fill
+
+    async def slow(*arguments: object) -> None:
+        nonlocal now
+        await original(*arguments)  # type: ignore[arg-type]
+        now += 1000
+
+    monkeypatch.setattr(world.snapshotter, "fill", slow)
+    monkeypatch.setattr(service, "time", SimpleNamespace(perf_counter=lambda: now))
+    await wanted.adopt(world.snapshots, 0)
+    assert now == 1000
+    assert max(world.seconds) == 0
+
+
+async def test_a_failure_is_forgotten_some_day(
+    world: World, registry: FakeRegistry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A registry that is back is asked again."""
+    monkeypatch.setattr(misses, "_FORGET_SECONDS", 0.0)
+    wanted = put(registry, layer("a"))
+    registry.script(wanted.blob(0), faults.status(503))
+    await world.snapshots.remove(await wanted.unpack(world.snapshots, 0))
+    await wanted.adopt(world.snapshots, 0)
 
 
 class TestHurry:
