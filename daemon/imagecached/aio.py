@@ -11,9 +11,9 @@ import asyncio
 import contextvars
 import random
 import signal
-from collections.abc import Awaitable, Callable, Hashable, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Hashable, Iterator
 from functools import partial
-from typing import Generic, ParamSpec, TypeVar
+from typing import Any, Generic, ParamSpec, TypeVar
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -44,6 +44,23 @@ async def finish(function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs)
         future.exception()
         raise cancelled
     return future.result()
+
+
+async def apart(call: Coroutine[Any, Any, T]) -> T:
+    """Run ``call`` in a task of its own, which has ended when this has, and is cancelled with the caller.
+
+    For what cancels its own task to wake it: a cancellation of the caller does not get lost in that.
+    """
+    task = asyncio.get_running_loop().create_task(call)
+    try:
+        await asyncio.wait([task])
+    except asyncio.CancelledError:
+        task.cancel()
+        await _wait_for(task)
+        if not task.cancelled():
+            task.exception()  # looked at, and of no interest any more
+        raise
+    return task.result()
 
 
 async def _wait_for(future: asyncio.Future[T]) -> asyncio.CancelledError | None:

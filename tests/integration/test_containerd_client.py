@@ -275,3 +275,34 @@ async def _unavailable(events: AsyncGenerator[Event, None]) -> None:
     with pytest.raises(Unavailable):
         async for _ in events:
             pass
+
+
+async def test_cancelled_while_the_connection_breaks(served: Served) -> None:
+    """Both at once, as when a node shuts down: the task ends, and does not take it for an error to go on
+    after; a break alone leaves no cancellation behind.
+    """
+    for cancel in (True, False):
+        containerd = Containerd(served.socket)
+        await containerd.version()
+        seen: list[BaseException] = []
+
+        async def listen(seen: list[BaseException], containerd: Containerd) -> None:
+            try:
+                async with aclosing(containerd.events()) as events:
+                    async for _ in events:
+                        pass
+            except Unavailable as error:
+                seen.append(error)
+                task = asyncio.current_task()
+                assert task is not None
+                assert task.cancelling() == 0
+
+        async with asyncio.TaskGroup() as group:
+            task = group.create_task(listen(seen, containerd))
+            for _ in range(3):  # let it come to wait
+                await containerd.version()
+            if cancel:
+                task.cancel()
+            await containerd.close()
+        assert task.cancelled() == cancel
+        assert len(seen) == (not cancel)

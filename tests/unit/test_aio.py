@@ -8,7 +8,7 @@ import threading
 
 import pytest
 
-from imagecached.aio import Flights, backoff, finish, leaves
+from imagecached.aio import Flights, apart, backoff, finish, leaves
 
 
 async def test_finish_returns_the_result_and_raises_the_error() -> None:
@@ -144,3 +144,36 @@ def test_the_errors_of_nested_groups_come_out_in_order() -> None:
     first, second, third = ValueError("1"), KeyError("2"), OSError("3")
     nested = ExceptionGroup("outer", [ExceptionGroup("inner", [first, second]), third])
     assert list(leaves(nested)) == [first, second, third]
+
+
+async def test_apart_is_cancelled_with_its_caller() -> None:
+    """The call has ended when its caller has, whatever error it makes of that."""
+    begun, ended = asyncio.Event(), []
+
+    async def stubborn() -> None:
+        begun.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.append(1)
+            raise ValueError("instead")
+
+    async with asyncio.TaskGroup() as group:
+        task = group.create_task(apart(stubborn()))
+        await begun.wait()
+        task.cancel()
+    assert task.cancelled()
+    assert ended == [1]
+
+
+async def test_apart_gives_result_and_error() -> None:
+    """As a plain await would."""
+
+    async def double(number: int) -> int:
+        if number < 0:
+            raise ValueError("negative")
+        return 2 * number
+
+    assert await apart(double(2)) == 4
+    with pytest.raises(ValueError, match="negative"):
+        await apart(double(-1))

@@ -14,7 +14,14 @@ from imagecached.containerd import methods
 from imagecached.containerd._proto import containerd_pb2 as pb
 from imagecached.containerd.nouns import Content, Ingest
 from imagecached.containerd.wire import Scope, Talk, Wire
-from imagecached.errors import AlreadyExists, Corrupt, FailedPrecondition, NotFound, Unavailable
+from imagecached.errors import (
+    AlreadyExists,
+    Corrupt,
+    FailedPrecondition,
+    ImagecachedError,
+    NotFound,
+    Unavailable,
+)
 
 PIECE_BYTES: Final = 1 << 20
 COMMIT_SECONDS: Final = 120.0  # containerd makes the blob durable before it answers
@@ -77,11 +84,20 @@ class ContentStore:
         return [_ingest(status) for status in answer.statuses]
 
     async def abort(self, ref: str) -> None:
-        """Forget an unfinished blob, if there is one."""
-        try:
-            await self._wire.ask(methods.CONTENT_ABORT, pb.ContentRef(ref=ref), self._scope)
-        except NotFound:
-            return
+        """Forget an unfinished blob, if there is one. Its writer may still be about to end: that is waited
+        for.
+        """
+        for attempt in range(_LOCK_TRIES):
+            try:
+                await self._wire.ask(methods.CONTENT_ABORT, pb.ContentRef(ref=ref), self._scope)
+            except NotFound:
+                return
+            except ImagecachedError:
+                if attempt == _LOCK_TRIES - 1:
+                    raise
+                await asyncio.sleep(backoff(attempt, first=0.02, most=1.0))
+            else:
+                return
 
     async def put(self, ref: str, digest: str, data: bytes, labels: Mapping[str, str]) -> None:
         """Make a small blob present with at least these labels.

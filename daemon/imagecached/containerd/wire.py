@@ -1,8 +1,9 @@
 """One connection to containerd's socket, and every call over it: deadline, headers, errors.
 
-Knows no service. Invariants: every call ends by its deadline (a stream: every message of it); what fails
-leaves as one of our errors; a connection that broke is made anew by the next call, so containerd may restart
-at any time; a message beyond :data:`MESSAGE_BYTES` is refused.
+Knows no service. grpclib wakes a call whose connection broke by cancelling its task, so each runs in a task
+of its own: a cancellation of the caller would be lost in that. Invariants: every call ends by its deadline (a
+stream: every message of it); what fails leaves as one of our errors; a connection that broke is made anew by
+the next call, so containerd may restart at any time; a message beyond :data:`MESSAGE_BYTES` is refused.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from grpclib.client import Channel, Stream, StreamStreamMethod, UnaryStreamMetho
 from grpclib.encoding.proto import ProtoCodec
 from grpclib.exceptions import ProtocolError, StreamTerminatedError
 
+from imagecached.aio import apart
 from imagecached.containerd.failures import translated
 from imagecached.containerd.methods import Method
 from imagecached.errors import AccessDenied, Corrupt, Unavailable
@@ -74,7 +76,7 @@ class Wire:
         call = UnaryUnaryMethod[Q, A](self._channel, method.path, method.request, method.answer)
         with self._translated(method):
             async with asyncio.timeout(seconds):
-                return await call(request, timeout=seconds, metadata=scope.headers)
+                return await apart(call(request, metadata=scope.headers))
 
     async def hear(
         self,
@@ -92,11 +94,12 @@ class Wire:
         with self._translated(method):
             async with call.open(metadata=scope.headers) as stream:
                 async with asyncio.timeout(CALL_SECONDS):
-                    await stream.send_message(request, end=True)
+                    await apart(stream.send_message(request, end=True))
                 while True:
                     async with asyncio.timeout(seconds):
-                        message = await stream.recv_message()
+                        message = await apart(stream.recv_message())
                     if message is None:
+                        await apart(stream.recv_trailing_metadata())
                         break
                     yield message
 
@@ -111,8 +114,7 @@ class Wire:
             async with call.open(metadata=scope.headers) as stream:
                 talk = Talk(stream)
                 yield talk
-                if not talk.ended:
-                    await stream.cancel()
+                await apart(stream.recv_trailing_metadata() if talk.ended else stream.cancel())
 
     @contextmanager
     def _translated(self, method: Method[Any, Any]) -> Iterator[None]:
@@ -141,9 +143,9 @@ class Talk(Generic[Q, A]):
     async def say(self, message: Q, *, end: bool = False, seconds: float = CALL_SECONDS) -> A:
         """Send a message, the last one with ``end``, and hear the answer to it."""
         async with asyncio.timeout(seconds):
-            await self._stream.send_message(message, end=end)
+            await apart(self._stream.send_message(message, end=end))
             self.ended = end
-            answer = await self._stream.recv_message()
+            answer = await apart(self._stream.recv_message())
         if answer is None:
             raise StreamTerminatedError("the call ended early")  # the trailers, if any, say why
         return answer
