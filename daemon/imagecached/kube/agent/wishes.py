@@ -7,7 +7,7 @@ nothing, so neither does a clock that is wrong.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
@@ -15,6 +15,7 @@ from imagecached.errors import InvalidInput
 from imagecached.imagecache import (
     EVERYBODY,
     ImageCache,
+    ImageStatus,
     Status,
     parse_object,
     parse_status,
@@ -40,7 +41,9 @@ def keep_cache(document: dict[str, Any]) -> dict[str, Any]:
     annotations = metadata.get("annotations")
     if isinstance(annotations, Mapping) and _APPLIED in annotations:
         metadata["annotations"] = {key: value for key, value in annotations.items() if key != _APPLIED}
-    status = {key: value for key, value in _mapping(document.get("status")).items() if key in _STATUS}
+    found = _mapping(document.get("status"))
+    needed = _STATUS | {"serving"} if found.get("phase") == "UpdateFailed" else _STATUS
+    status = {key: value for key, value in found.items() if key in needed}
     return {**kept, "metadata": metadata, "status": status}
 
 
@@ -107,8 +110,10 @@ def read(document: Mapping[str, Any]) -> Seen:
         cache, status = parse_object(document), parse_status(_mapping(document.get("status")))
     except InvalidInput as error:
         return Seen(name, uid, problem=str(error), going=going)
-    wish = _wish(cache, status, _origin(name))
-    return Seen(name, uid, cache, wish, status.rollout_window, status.nodes_total, going=going)
+    wish, window = _wish(cache, status, _origin(name)), status.rollout_window
+    if status.phase == "UpdateFailed":
+        window = EVERYBODY  # nothing is rolled out: it was, before the update
+    return Seen(name, uid, cache, wish, window, status.nodes_total, going=going)
 
 
 def _origin(name: str) -> str:
@@ -116,17 +121,26 @@ def _origin(name: str) -> str:
 
 
 def _wish(cache: ImageCache, status: Status, origin: str) -> Wish | None:
+    """What nodes are to have: the build, or after an update that failed what serves."""
     if phases.needs_build(cache, status):
         return None  # edited, and the controller has not looked yet
-    resolved = {image.image: image.digest for image in status.images}
+    if status.phase == "UpdateFailed" and status.serving:
+        served = replace(cache, images=tuple(image.image for image in status.serving))
+        return _resolved(served, status.serving, Wish(served, status.serving_generation, {}, origin))
+    wish = Wish(cache, status.generation, {}, origin, given_up=status.phase in ("Failed", "UpdateFailed"))
+    return _resolved(cache, status.images, wish)
+
+
+def _resolved(cache: ImageCache, images: Iterable[ImageStatus], wish: Wish) -> Wish | None:
+    """The wish with its digests; None while one is missing."""
+    resolved = {image.image: image.digest for image in images}
     digests = {}
     for image, reference in zip(cache.images, cache.references, strict=True):
         digest = resolved.get(image)
         if digest is None:
             return None
         digests[image] = str(reference.at(digest))
-    given_up = status.phase in ("Failed", "UpdateFailed")
-    return Wish(cache, status.generation, digests, origin, given_up)
+    return replace(wish, digests=digests)
 
 
 @dataclass(frozen=True, slots=True)

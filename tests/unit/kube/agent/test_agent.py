@@ -287,6 +287,24 @@ async def test_a_build_that_failed_here_alone_is_tried_again(world: World) -> No
     assert world.entry("two")["phase"] == "Failed"
 
 
+async def test_an_update_that_failed_everywhere(world: World) -> None:
+    """Nodes go back to what serves, and one that has nothing brings just that."""
+    world.declare("one", world.image("app:1"))
+    world.resolve("one")
+    await world.phase("one", "Ready")
+    image = world.image("app:2")
+    world.fake.always(f"/v2/app/manifests/{world.digest(image)}", faults.status(503))
+    world.declare("one", image)
+    world.resolve("one")
+    await world.phase("one", "Updating")
+    found = world.server.get(CACHES, "one")
+    serving = [{"image": world.image("app:1"), "digest": world.digest(world.image("app:1"))}]
+    failed = {"phase": "UpdateFailed", "serving": serving, "servingGeneration": 1}
+    world.server.put({**found, "status": {**found["status"], **failed}})
+    assert (await world.phase("one", "Ready"))["generation"] == 1
+    assert [view.status.serving_generation for view in world.node.caches.list()] == [1]
+
+
 async def test_an_outage_changes_nothing(world: World) -> None:
     """What is here stays, what is being fetched goes on, and is reported afterwards."""
     world.declare("one", world.image("app:1"))

@@ -72,6 +72,19 @@ def test_a_build_that_the_controller_gave_up_is_not_begun() -> None:
     assert wish.given_up
 
 
+def test_after_a_failed_update_what_serves_is_wished_for() -> None:
+    """By its own images and number, for every node: one that joins now is to hold it as well."""
+    document = _resolved(_object("1", "nginx:1"))
+    serving = document["status"]["images"]
+    edited = _resolved({**document, "spec": {"images": ["nginx:2"], "imageCacheSize": 20}}, window=0)
+    failed = {"phase": "UpdateFailed", "generation": 2, "serving": serving, "servingGeneration": 1}
+    edited["status"].update(failed)
+    wish = read(keep_cache(edited)).turn("n1")
+    assert wish is not None
+    assert (wish.generation, wish.given_up) == (1, False)
+    assert wish.digests == {"nginx:1": f"docker.io/library/nginx@{_DIGEST}"}
+
+
 def test_without_a_wish_what_was_wished_for_before_stands() -> None:
     """And where there was nothing, what is here stays."""
     before = read(_resolved(_object())).turn("n1")
