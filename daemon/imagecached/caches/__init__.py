@@ -108,11 +108,13 @@ class Caches:
     async def apply(self, caches: Iterable[ImageCache]) -> dict[str, Applied]:
         """Declare these, persistently; what became of each, by name.
 
-        FailedPrecondition, before anything is done: a file or the cluster declares one of them.
+        FailedPrecondition, before anything is done: a file or the cluster declares one of them, or they would
+        be too many.
         """
         wanted = list(caches)
         for cache in wanted:
             self._check_free(cache.id)
+        self._check_quota(wanted)
         outcome: dict[str, Applied] = {}
         for cache in wanted:
             outcome[cache.name] = await self._apply(cache)
@@ -294,6 +296,17 @@ class Caches:
             tending = self._desk.tendings[removal.cache.id]
             tending.surplus = removal.message
             tending.wake()
+
+    def _check_quota(self, wanted: Iterable[ImageCache]) -> None:
+        """Caches made by hand are never removed for others, unless they say so: too many are refused."""
+        most = self._desk.settings.quota.manual
+        here = {view.id: view.cache for view in self.list() if view.cache is not None}
+        manual = {each.id: each for each in (*here.values(), *wanted) if not each.options.automatic}
+        willing = sum(each.options.lru for each in manual.values())
+        if manual.keys() - here.keys() and len(manual) - most > willing:
+            raise FailedPrecondition(
+                f"{len(manual)} ImageCaches are more than the {most} of caches.most_manual: delete some"
+            )
 
     def _check_free(self, cache_id: str) -> None:
         """Only what was applied can be applied or deleted. FailedPrecondition says who else declares it."""

@@ -162,6 +162,22 @@ async def test_of_too_many_automatic_caches_the_longest_unused_goes(node: Node) 
     assert 'imagecached_cache_removals_total{reason="TooMany"} 1.0' in exposition(node)
 
 
+async def test_too_many_made_by_hand_are_refused(node: Node) -> None:
+    """Before anything is declared; those that may go make room, the longest unused first; edits are free."""
+    await ready(node, "a")
+    await ready(node, "b")
+    more = cache("c", node.name("a:1"))
+    with pytest.raises(FailedPrecondition, match="3 ImageCaches are more than the 2 of caches"):
+        await node.caches.apply([more])
+    assert [view.name for view in node.caches.list()] == ["a", "b"]
+    lru = {"imagecached.dev/elimination-strategy": "LRU"}
+    await node.caches.apply([cache("a", node.name("a:1"), annotations=lru)])
+    await node.caches.apply([more])
+    await node.gone("a")
+    await node.phase("c", "Ready")
+    assert [view.name for view in node.caches.list()] == ["b", "c"]
+
+
 async def test_an_explicit_id_must_be_ready(node: Node) -> None:
     """Else the container is refused with which and why; the image it names is taken by digest."""
     digest = node.fake.put_image("app", "1", [layer("a")])
