@@ -26,6 +26,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         report.scenario = "cluster"
         report.fail(f"no cluster: {error}")
         return 1
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
     signal.signal(signal.SIGTERM, _interrupt)
     try:
         _run_all(world)
@@ -34,6 +35,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     finally:
         _leave(world)
         world.cluster.http.close()
+        for number, handler in before.items():
+            signal.signal(number, handler)
     report.summary()
     return 1 if report.failures else 0
 
@@ -62,6 +65,9 @@ def _run(world: World, name: str, scenario: Scenario) -> bool:
     except (Failed, Refused) as why:
         world.report.fail(str(why))
         return False
+    except Exception as error:  # noqa: BLE001  a mistake of a scenario is a failure too, and others can be tried
+        world.report.fail(f"{type(error).__name__}: {error}")
+        return False
     return True
 
 
@@ -70,6 +76,7 @@ def _leave(world: World) -> None:
     world.report.scenario = "cleanup"
     if not world.before or world.options.keep:
         return
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # who cannot wait would have to clean up by hand
     try:
         restore(world)
     except (Failed, Refused) as why:

@@ -152,10 +152,17 @@ class Cluster:
             body = {**found, "spec": {"finalizers": []}}
             self._ask("PUT", f"/api/v1/namespaces/{name}/finalize", body=body)
 
-    def watch(self, kind: Kind, name: str, seconds: float) -> Iterator[Document]:
-        """The versions of one object as they come, the present one first, for at most ``seconds``."""
+    def revision(self, kind: Kind) -> str:
+        """The version of the cluster's state now, from which a watch misses nothing."""
+        return str(
+            self._ask("GET", self._place(kind, ""), query={"limit": "1"})["metadata"]["resourceVersion"]
+        )
+
+    def watch(self, kind: Kind, name: str, seconds: float, since: str) -> Iterator[Document]:
+        """Every version of one object after the revision ``since``, for at most ``seconds``."""
         query = {
             "watch": "true",
+            "resourceVersion": since,
             "fieldSelector": f"metadata.name={name}",
             "timeoutSeconds": f"{seconds:.0f}",
         }

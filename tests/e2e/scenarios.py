@@ -59,9 +59,10 @@ def phases(world: World) -> None:
     """The example, unchanged, becomes ready, and every phase on the way is seen."""
     document = world.cache_example()
     world.cache = document["metadata"]["name"]
+    since = world.cluster.revision(CACHE)
     world.cluster.create(document)
     seen: list[str] = []
-    for version in world.cluster.watch(CACHE, world.cache, world.patience):
+    for version in world.cluster.watch(CACHE, world.cache, world.patience, since):
         phase = version.get("status", {}).get("phase", "")
         if phase and phase not in seen[-1:]:
             seen.append(phase)

@@ -197,7 +197,7 @@ class World:
                 message = event.get("message", "")
                 if PRESENT in message:
                     return "none: already present"
-                taken = re.search(r" in ([0-9.]+m?s)", message)
+                taken = re.search(r" in ([0-9.hmsµ]+s) ", message)
                 return taken[1] if taken else message
         return "not told"
 

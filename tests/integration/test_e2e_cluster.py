@@ -139,11 +139,9 @@ def test_a_run_that_is_cut_short_leaves_everything_as_it_was(
     before, config = _objects(api), node.running.config.read_bytes()
     monkeypatch.setattr(worlds, "_MAKER_SECONDS", 0.5)
     monkeypatch.setitem(MIDDLE, "automatic", interrupted)
-    restored = signal.getsignal(signal.SIGTERM)
-    try:
-        code = e2e.main([*_arguments(node, registry, tmp_path / "images"), "--only", "automatic"])
-    finally:
-        signal.signal(signal.SIGTERM, restored)
+    handlers = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)]
+    code = e2e.main([*_arguments(node, registry, tmp_path / "images"), "--only", "automatic"])
+    assert [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)] == handlers
     said = capsys.readouterr().out
     assert code == 1, said
     assert [line.split(maxsplit=2) for line in said.splitlines() if line.startswith("FAIL")] == [
