@@ -5,7 +5,6 @@ What a cluster's controllers would do (pods of a DaemonSet become ready) is play
 
 from __future__ import annotations
 
-import copy
 import os
 import shutil
 import subprocess
@@ -17,12 +16,12 @@ import pytest
 
 from tests.support.apiserver import ApiServer
 from tests.support.apiserver_thread import Served, served
+from tests.support.rollouts import play_controllers
 
 FOLDER: Final = Path(__file__).resolve().parents[2] / "daemonset"
 SYSTEM: Final = "imagecached-system"
 IMAGE: Final = "registry.example:5000/team/imagecached:7"
 CRD: Final = "imagecaches.eci.alibabacloud.com"
-HOOKS: Final = "mutatingwebhookconfigurations.admissionregistration.k8s.io"
 
 pytestmark = [
     pytest.mark.skipif(shutil.which("kubectl") is None, reason="no kubectl here"),
@@ -40,40 +39,7 @@ def api() -> Iterator[Served]:
 
 def _prepare(server: ApiServer) -> None:
     server.put({"apiVersion": "v1", "kind": "Node", "metadata": {"name": "n1"}})
-    server.faults.before = lambda _: _play(server)
-
-
-async def _nothing() -> None:
-    """What the server awaits after a move of ours."""
-
-
-def _play(server: ApiServer) -> Any:
-    for document in server.all("deployments.apps") + server.all("daemonsets.apps"):
-        if "status" not in document:
-            server.put({**document, "status": _ready(document)})
-    for document in server.all(HOOKS):
-        changed = copy.deepcopy(document)
-        for webhook in changed["webhooks"]:
-            webhook["clientConfig"]["caBundle"] = "QQ=="
-        if changed != document:
-            server.put(changed)
-    return _nothing()
-
-
-def _ready(document: dict[str, Any]) -> dict[str, Any]:
-    if document["kind"] == "Deployment":
-        counts: dict[str, Any] = dict.fromkeys(
-            ("replicas", "updatedReplicas", "readyReplicas", "availableReplicas"), 2
-        )
-    else:
-        names = (
-            "desiredNumberScheduled",
-            "currentNumberScheduled",
-            "updatedNumberScheduled",
-            "numberAvailable",
-        )
-        counts = dict.fromkeys((*names, "numberReady"), 1)
-    return {"observedGeneration": document["metadata"]["generation"], **counts}
+    play_controllers(server)
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from tests.e2e import installation
+from tests.e2e.__main__ import main
 from tests.e2e.cluster import Cluster, Kind, Refused, wait_for
 from tests.e2e.kustomize import build
 from tests.e2e.options import Options, parse
@@ -17,6 +18,7 @@ from tests.e2e.scenarios import MIDDLE, columns, schema
 from tests.e2e.world import CACHE, FOLDER, NODE, POD, World, plain_template
 from tests.support.apiserver import ApiServer, User
 from tests.support.apiserver_thread import Served, served
+from tests.support.rollouts import play_controllers
 
 CONFIG_MAP = Kind("v1", "ConfigMap")
 
@@ -206,8 +208,32 @@ def test_the_script_says_why_there_is_no_cluster(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A FAIL line and exit code 1, no traceback."""
-    from tests.e2e.__main__ import main
-
     monkeypatch.setenv("KUBECONFIG", str(tmp_path / "none"))
     assert main(["--image", "a"]) == 1
     assert capsys.readouterr().out.startswith("FAIL cluster        no cluster: ")
+
+
+def test_an_installation_from_an_image_is_taken_back_when_nothing_works(
+    api: Served, cluster: Cluster, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The rollout is only played, so no cache ever becomes ready: that is told, and nothing of ours stays."""
+
+    def prepare(server: ApiServer) -> None:
+        play_controllers(server)
+        server.put(
+            {
+                **server.get("nodes", "n1"),
+                "metadata": {"name": "n1", "labels": {"imagecached.dev/handler": "ready"}},
+            }
+        )
+
+    api.do(prepare)
+    before = cluster.identities()
+    assert main(["--image", "registry.example/imagecached:1", "--patience", "2"]) == 1
+    said = capsys.readouterr().out
+    assert "every node has a ready daemon" in said
+    assert "every node is clean" in said
+    [failed] = [line for line in said.splitlines() if line.startswith("FAIL")]
+    assert failed.split()[1] == "phases"
+    assert cluster.identities() == before
+    assert api.do(lambda server: server.get("nodes", "n1"))["metadata"].get("labels", {}) == {}
