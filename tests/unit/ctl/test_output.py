@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from imagecached.ctl import output
-from imagecached.ctl.progress import Lines
+from imagecached.ctl.progress import Bars, Lines
 
 
 @pytest.mark.parametrize(
@@ -105,3 +105,19 @@ def test_progress_lines_come_now_and_then() -> None:
         "a: fetching 50%, 500 B of 1000 B, 0 of 2 layers, 0 B reused",
         "a: ready 100%, 1000 B of 1000 B, 2 of 2 layers, 0 B reused",
     ]
+
+
+def test_bars_count_bytes() -> None:
+    """One per image or ImageCache; without a total it only says that something goes on."""
+    bars = Bars()
+    numbers = {"bytes_total": 0, "bytes_done": 0, "bytes_reused": 0}
+    bars.show({"image": "demo", "state": "Pending", **numbers})
+    bars.show({"image": "a", "state": "resolving", "layers": [], **numbers})
+    numbers = {"bytes_total": 150, "bytes_done": 50, "bytes_reused": 20}
+    bars.show({"image": "demo", "state": "Creating", **numbers})
+    layers = [{"size_bytes": 150, "done_bytes": 50}]
+    bars.show({"image": "a", "state": "fetching", "layers": layers, **numbers})
+    shown = [
+        (task.description, task.total, task.completed, task.fields["state"]) for task in bars._progress.tasks
+    ]
+    assert shown == [("demo", 150, 50, "Creating"), ("a", 150, 50, "fetching")]
