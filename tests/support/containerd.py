@@ -137,6 +137,14 @@ class Containerd:
                 with suppress(subprocess.CalledProcessError):  # ended meanwhile
                     self.ctr(*tasks, "delete", "--force", task)
 
+    def end_shims(self) -> None:
+        """Kill the shims that are left: containerd forgets one whose sandbox it could not make."""
+        for folder in Path("/proc").iterdir():
+            with suppress(OSError, ValueError):
+                words = (folder / "cmdline").read_bytes().split(b"\0")
+                if str(self.socket).encode() in words and b"containerd-shim" in words[0]:
+                    os.kill(int(folder.name), signal.SIGKILL)
+
     @property
     def certs(self) -> Path:
         """The folder of ``hosts.toml`` files."""
@@ -196,6 +204,7 @@ def serve_containerd(
         if containerd.process is not None:
             containerd.end_containers()
             containerd.stop()
+        containerd.end_shims()
         unmount_below(directory)
         # Not shutil.rmtree: it fails on trees that are a thousand directories deep.
         subprocess.run(["rm", "-rf", directory], check=True)
