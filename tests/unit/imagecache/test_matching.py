@@ -100,6 +100,16 @@ def test_match_degree_comes_first() -> None:
     }
 
 
+def test_what_rules_a_cache_out_is_told_beside_a_better_one() -> None:
+    """Each verdict is about its own cache: why it cannot be, or in which point it is behind."""
+    ready, coming = candidate(cache("ready", "a:1")), candidate(cache("coming", "a:1"), "Creating")
+    decision = match(asking("a:1"), [coming, ready])
+    assert reasons(decision) == {
+        "ready": "chosen: holds 1 of 1 image",
+        "coming": "is Creating (0%), and serves nothing yet",
+    }
+
+
 def test_closest_size_comes_second() -> None:
     """Of equally good matches the one with the least beside them."""
     tight, wide = cache("tight", "a:1", "x"), cache("wide", "a:1", "x", "y", created=NOW + 9)
@@ -292,6 +302,15 @@ def test_once_per_image_set() -> None:
         decision = match(asking("a:1", "b"), [there])
         assert decision.create is None
         assert f"{first.name} was made for these images and is {phase}" in decision.reason
+
+
+def test_the_automatic_cache_of_the_set_is_named_first() -> None:
+    """Of several reasons to make none, the one that is about this very image set is told."""
+    made = match(asking("a:1"), []).create
+    assert made is not None
+    others = [candidate(cache(name, "a:1", "b:1"), "Creating") for name in ("aaa", "zzz")]
+    own = candidate(automatic(made.name, "a:1"), "Creating")
+    assert f"; {made.name} was made for these images" in match(asking("a:1"), [*others, own]).reason
 
 
 def test_not_made_when_somebody_is_building_it() -> None:

@@ -21,6 +21,7 @@ def used(declared: ImageCache, when: float) -> Status:
     ("declared", "state", "end", "cause"),
     [
         (cache(), status(cache(), "Ready"), None, None),
+        (cache(), used(cache(), LATER), None, None),
         (cache(retention_days=7), status(cache(), "Ready"), NOW + 7 * DAY, "Expired"),
         (cache(), status(cache(), "Failed", LATER), LATER + DAY, "Failed"),
         (cache(), status(cache(), "UpdateFailed", LATER), None, None),
