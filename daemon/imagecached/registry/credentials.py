@@ -7,18 +7,17 @@ Files are read anew each time, so rotated secrets need no restart. Secrets never
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import binascii
 import re
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
 import msgspec
 
+from imagecached import programs
 from imagecached.aio import finish
 from imagecached.errors import AccessDenied, InvalidInput
 
@@ -168,13 +167,7 @@ async def _ask_helper(name: str, server: str, seconds: float) -> _Answer | None:
     if not _HELPER_NAME.fullmatch(name):
         raise InvalidInput(f"not the name of a credential helper: {name[:80]!r}")
     program = f"docker-credential-{name}"
-    try:
-        async with asyncio.timeout(seconds):
-            status, output = await _run(program, f"{server}\n".encode())
-    except TimeoutError as error:
-        raise AccessDenied(f"{program} did not answer within {seconds:g} s") from error
-    except OSError as error:
-        raise AccessDenied(f"{program} cannot be run: {error.strerror}") from error
+    status, output = await programs.ask(program, "get", seconds=seconds, request=f"{server}\n".encode())
     if status != 0:
         if _NOT_FOUND in output:
             return None
@@ -183,27 +176,3 @@ async def _ask_helper(name: str, server: str, seconds: float) -> _Answer | None:
         return msgspec.json.decode(output, type=_Answer)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         raise AccessDenied(f"{program} answered something that is no credential") from None
-
-
-async def _run(program: str, request: bytes) -> tuple[int, bytes]:
-    """Exit status and bounded output; the process is gone when this returns, whatever happens."""
-    pipe, null = asyncio.subprocess.PIPE, asyncio.subprocess.DEVNULL
-    process = await asyncio.create_subprocess_exec(program, "get", stdin=pipe, stdout=pipe, stderr=null)
-    assert process.stdin is not None
-    assert process.stdout is not None
-    try:
-        with suppress(ConnectionError):  # a helper need not read its input
-            process.stdin.write(request)
-            await process.stdin.drain()
-            process.stdin.close()
-        output = b""
-        while len(output) <= _MAX_BYTES and (data := await process.stdout.read(1 << 16)):
-            output += data
-        if len(output) > _MAX_BYTES:
-            raise AccessDenied(f"{program} answers without end")
-        return await process.wait(), output
-    finally:
-        if process.returncode is None:
-            with suppress(ProcessLookupError):
-                process.kill()
-            await process.wait()

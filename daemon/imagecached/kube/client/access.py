@@ -25,12 +25,12 @@ from lightkube.config.kubeconfig import SERVICE_ACCOUNT, KubeConfig, SingleConfi
 from lightkube.config.models import UserExec
 from lightkube.core.exceptions import ConfigError
 
+from imagecached import programs
 from imagecached.errors import AccessDenied, InvalidInput, NotFound
 from imagecached.kube.client.transport import Transport
 from imagecached.registry.proxies import Proxies
 
 _PLUGIN_SECONDS: Final = 60.0
-_MOST_PLUGIN_BYTES: Final = 1 << 20
 _PLUGIN_APIS: Final = tuple(
     f"client.authentication.k8s.io/{version}" for version in ("v1", "v1beta1", "v1alpha1")
 )
@@ -153,49 +153,12 @@ async def _run(plugin: UserExec) -> _PluginStatus:
         "KUBERNETES_EXEC_INFO": msgspec.json.encode(info).decode(),
         **{variable.name: variable.value for variable in plugin.env or ()},
     }
+    argv = (plugin.command, *(plugin.args or ()))
+    code, output = await programs.ask(*argv, seconds=_PLUGIN_SECONDS, environment=environ)
     what = f"credential plugin {plugin.command}"
-    try:
-        process = await asyncio.create_subprocess_exec(
-            plugin.command, *(plugin.args or ()), env=environ, stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL,
-        )  # fmt: skip
-    except OSError as error:
-        raise AccessDenied(f"{what}: {error.strerror}") from error
-    try:
-        async with asyncio.timeout(_PLUGIN_SECONDS):
-            output = await _output(process, what)
-            code = await process.wait()
-    except TimeoutError:
-        raise AccessDenied(f"{what}: no answer within {_PLUGIN_SECONDS:.0f} s") from None
-    finally:
-        await _end(process)
     if code != 0:
         raise AccessDenied(f"{what}: ended with {code}")
     return _credential(what, output)
-
-
-async def _output(process: asyncio.subprocess.Process, what: str) -> bytes:
-    assert process.stdout is not None
-    output = b""
-    while data := await process.stdout.read(1 << 16):
-        output += data
-        if len(output) > _MOST_PLUGIN_BYTES:
-            raise AccessDenied(f"{what}: answers without end")
-    return output
-
-
-async def _end(process: asyncio.subprocess.Process) -> None:
-    """Leave no process and no pipe; a child of the plugin that holds the pipe is not waited for."""
-    if process.returncode is not None:
-        return
-    with suppress(ProcessLookupError):
-        process.kill()
-    assert process.stdout is not None
-    with suppress(TimeoutError):
-        async with asyncio.timeout(1):
-            while await process.stdout.read(1 << 16):
-                pass  # what is left in the pipe would keep asyncio from seeing the end
-            await process.wait()
 
 
 def _credential(what: str, output: bytes) -> _PluginStatus:

@@ -180,7 +180,7 @@ async def test_a_plugins_token_is_renewed_before_it_expires(tmp_path: Path) -> N
         ("exit 3", "ended with 3"),
         ("echo secret-thing", "no ExecCredential"),
         ("echo '{\"status\": {}}'", "gives no token"),
-        ("exec sleep 60", "no answer"),
+        ("exec sleep 60", "did not answer"),
         ("head -c 2000000 /dev/zero", "answers without end"),
     ],
 )
