@@ -62,7 +62,8 @@ class PullSettings:
 class Images:
     """Pulls images into the store. Its tasks belong to the ``group`` given.
 
-    ``on_ready`` is told the name of every image that is ready; it must neither wait nor fail.
+    ``on_ready`` is told the name of every image that is ready, and by which access it came; it must neither
+    wait nor fail.
     """
 
     def __init__(
@@ -74,7 +75,7 @@ class Images:
         *,
         metrics: Metrics,
         events: EventLog,
-        on_ready: Callable[[str], None] | None = None,
+        on_ready: Callable[[str, Access], None] | None = None,
     ) -> None:
         self._registry = registry
         self._store = store
@@ -143,11 +144,11 @@ class Images:
             raise NotFound(f"image {of} is not here")
         name = str(Reference.parse(reference))
         await self._store.put_image(replace(record, name=name))
-        self._tell(name)
+        self._tell(name, NOTHING)
 
-    def _tell(self, name: str) -> None:
+    def _tell(self, name: str, access: Access) -> None:
         if self._on_ready is not None:
-            self._on_ready(name)
+            self._on_ready(name, access)
 
     def _wanted(self, platform: str | None) -> Platform:
         return Platform.parse(platform) if platform else self._settings.platform
@@ -200,7 +201,7 @@ class Images:
                     result = await self._make_present(name, key, transfer, known)
             transfer.state = "ready"
             if not key.lent:
-                self._tell(str(name))
+                self._tell(str(name), key.access)
             return result
         except BaseException as caught:
             error = caught

@@ -2,8 +2,8 @@
 
 A registered image lacks them; who pushes, exports or unpacks it elsewhere needs them. The image's manifest
 refers to them before the first byte comes, so no lease is needed, and a try that was cut short goes on where
-it stopped. Invariants: one fetch of an image at a time, whoever asks; a blob is verified by containerd and
-by us; nothing is begun that would not fit beside what the store may still take.
+it stopped. Invariants: one fetch of an image by one access at a time, whoever asks; a blob is verified by
+containerd and by us; nothing is begun that would not fit beside what the store may still take.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from imagecached.oci.documents import Descriptor
 from imagecached.oci.reference import Reference
 from imagecached.registration.place import Place
 from imagecached.registration.wanted import LayerBlob, Wanted
+from imagecached.registry import NOTHING, Access
 
 log = logging.getLogger(__name__)
 
@@ -38,10 +39,18 @@ class Registry(Protocol):
     """What is asked of ``imagecached.registry.Registry``."""
 
     def fetch(
-        self, ref: Reference, blob: Descriptor, *, mirrors: bool, start: int
+        self, ref: Reference, blob: Descriptor, access: Access, *, mirrors: bool, start: int
     ) -> AsyncGenerator[bytes, None]:
         """The bytes of a blob from ``start`` on."""
         ...
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where blobs come from, and by which login."""
+
+    image: Reference
+    access: Access
 
 
 @dataclass(slots=True)
@@ -118,44 +127,48 @@ class Blobs:
         self._prepare = prepare
         self._room = room
         self._events = events
-        self._flights: Flights[str, Fetched] = Flights(group, "blobs")
-        self._transfers: dict[str, Transfer] = {}
+        self._flights: Flights[tuple[str, Access], Fetched] = Flights(group, "blobs")
+        self._transfers: dict[tuple[str, Access], Transfer] = {}
 
-    def fetch(self, name: str, *, spare: int = 1) -> Fetch:
+    def fetch(self, name: str, access: Access = NOTHING, *, spare: int = 1) -> Fetch:
         """Begin or join the fetch of an image's blobs. ``spare``: the disk must have room for so many times
         what is missing.
         """
-        transfer = self._transfers.setdefault(name, Transfer(name))
+        transfer = self._transfers.setdefault((name, access), Transfer(name))
         return Fetch(
-            transfer, self._group.create_task(self._ride(name, transfer, spare), name=f"blobs {name}")
+            transfer, self._group.create_task(self._ride(name, transfer, access, spare), name=f"blobs {name}")
         )
 
-    async def _ride(self, name: str, transfer: Transfer, spare: int) -> Fetched | Exception:
+    async def _ride(self, name: str, transfer: Transfer, access: Access, spare: int) -> Fetched | Exception:
         """The result or the error as a value: a failed fetch must not fail the task group."""
         try:
-            return await self._flights.join(name, lambda: self._fetch(name, transfer, spare))
+            return await self._flights.join(
+                (name, access), lambda: self._fetch(name, transfer, access, spare)
+            )
         except Exception as error:  # noqa: BLE001  raised again to whoever waits
             return error
 
-    async def _fetch(self, name: str, transfer: Transfer, spare: int) -> Fetched:
+    async def _fetch(self, name: str, transfer: Transfer, access: Access, spare: int) -> Fetched:
         began = time.monotonic()
         try:
             wanted = await self._prepare(name)
             transfer.layers = _transfers(wanted)
             transfer.state = "fetching"
             for place in self._places:
-                await self._fill(place, wanted, transfer, spare)
+                await self._fill(place, wanted, transfer, access, spare)
             transfer.state = "ready"
             return Fetched(wanted.manifest_digest, wanted.chain[-1])
         except BaseException:
             transfer.state = "failed"
             raise
         finally:
-            self._transfers.pop(name, None)
+            self._transfers.pop((name, access), None)
             transfer.seconds["fetch"] = transfer.seconds["total"] = time.monotonic() - began
             self._tell(transfer)
 
-    async def _fill(self, place: Place, wanted: Wanted, transfer: Transfer, spare: int) -> None:
+    async def _fill(
+        self, place: Place, wanted: Wanted, transfer: Transfer, access: Access, spare: int
+    ) -> None:
         """Bring what one namespace lacks."""
         missing = {layer.descriptor.digest: layer for layer in await place.missing_layers(wanted)}
         for one in transfer.layers:
@@ -171,13 +184,13 @@ class Blobs:
         try:
             async with asyncio.TaskGroup() as group:
                 for digest, layer in missing.items():
-                    bringing = self._bring(place, wanted.image, layer, parts[digest], slots)
+                    bringing = self._bring(place, Origin(wanted.image, access), layer, parts[digest], slots)
                     group.create_task(bringing, name=f"blob {digest}")
         except ExceptionGroup as errors:
             raise next(leaves(errors)) from None
 
     async def _bring(
-        self, place: Place, image: Reference, layer: LayerBlob, part: BlobTransfer, slots: asyncio.Semaphore
+        self, place: Place, origin: Origin, layer: LayerBlob, part: BlobTransfer, slots: asyncio.Semaphore
     ) -> None:
         """One blob. Wrong bytes, a mirror's or those of an earlier try, are asked for once more, of the
         registry itself.
@@ -185,24 +198,25 @@ class Blobs:
         part.source = part.source or "fetched"
         async with slots:
             try:
-                await self._write(place, image, layer, part, mirrors=True)
+                await self._write(place, origin, layer, part, mirrors=True)
             except Corrupt:
                 await place.drop_ingest(layer)
                 part.done = 0
                 try:
-                    await self._write(place, image, layer, part, mirrors=False)
+                    await self._write(place, origin, layer, part, mirrors=False)
                 except Corrupt:
                     await place.drop_ingest(layer)
                     raise
 
     async def _write(
-        self, place: Place, image: Reference, layer: LayerBlob, part: BlobTransfer, *, mirrors: bool
+        self, place: Place, origin: Origin, layer: LayerBlob, part: BlobTransfer, *, mirrors: bool
     ) -> None:
         @asynccontextmanager
         async def chunks(start: int) -> AsyncIterator[AsyncGenerator[bytes, None]]:
-            blob = layer.descriptor
+            image, blob = origin.image, layer.descriptor
+            fetching = self._registry.fetch(image, blob, origin.access, mirrors=mirrors, start=start)
             async with (
-                aclosing(self._registry.fetch(image, blob, mirrors=mirrors, start=start)) as stream,
+                aclosing(fetching) as stream,
                 aclosing(stream if start else _checked(stream, blob)) as checked,
             ):
                 yield checked

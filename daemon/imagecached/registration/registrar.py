@@ -30,6 +30,7 @@ from imagecached.registration.schedule import Schedule
 from imagecached.registration.states import STATES, RegistrationState, StateName
 from imagecached.registration.stuck import SPARE, Patience, given_up
 from imagecached.registration.wanted import Mode, Wanted, names_of_all, wanted_of
+from imagecached.registry import NOTHING, Access
 from imagecached.store import Image, Store
 from imagecached.telemetry import Metrics
 
@@ -92,6 +93,7 @@ class Registration:
         )
         self._patience = Patience(time.monotonic)
         self._schedule = Schedule(time.monotonic, first=_FIRST_RETRY_SECONDS, most=_LAST_RETRY_SECONDS)
+        self._accesses: dict[str, Access] = {}
         self._states: dict[str, RegistrationState] = {}
         self._index = Index()
         self._busy: set[str] = set()
@@ -100,8 +102,13 @@ class Registration:
         self._wake = asyncio.Event()
         self._slots = asyncio.Semaphore(_AT_ONCE)
 
-    def register(self, name: str) -> None:
-        """Let the image of this canonical name be known to containerd soon. Never fails, never waits."""
+    def register(self, name: str, access: Access = NOTHING) -> None:
+        """Let the image of this canonical name be known to containerd soon. Never fails, never waits.
+
+        ``access``: by which its blobs can be had, remembered until the daemon ends.
+        """
+        if access != NOTHING:
+            self._accesses[name] = access
         self._leaving.pop(name, None)
         self._mark([name])
 
@@ -124,7 +131,7 @@ class Registration:
         """Begin or join bringing the blobs of an image's layers into containerd, for those who push or export
         it. Its errors: NotFound, if the image is not in the store; as of a pull; OutOfSpace.
         """
-        return self._blobs.fetch(name)
+        return self._blobs.fetch(name, self._accesses.get(name, NOTHING))
 
     def state(self, name: str) -> RegistrationState | None:
         """How far the registration of an image is; None if there is none."""
@@ -183,7 +190,8 @@ class Registration:
                 return
             self._events.emit("blobs_missing", name)
             log.warning("a container waits for layers of another snapshotter", extra={"image": name})
-            await self._blobs.fetch(name, spare=SPARE).wait()
+            access = self._accesses.get(name, NOTHING)
+            await self._blobs.fetch(name, access, spare=SPARE).wait()
         except ImagecachedError as error:
             log.warning("layers not brought", extra={"image": name, "reason": str(error)})
 
@@ -352,3 +360,4 @@ class Registration:
         self._index.drop(name)
         self._schedule.forget(name)
         self._states.pop(name, None)
+        self._accesses.pop(name, None)
