@@ -208,7 +208,6 @@ async def _run_services(parts: Parts, group: asyncio.TaskGroup) -> None:
     )
     group.create_task(_tend(parts, registration), name="upkeep")
     group.create_task(_watchdog(), name="watchdog")
-    await folder.look()
     group.create_task(caches.run(), name="imagecaches")
     group.create_task(folder.run(), name="imagecache files")
     group.create_task(_reload_on_signal(folder), name="reload")

@@ -56,6 +56,7 @@ class Folder:
         self._read: Mapping[Path, Stamp] | None = None
         self._parsed: dict[Path, tuple[Stamp, Parsed]] = {}
         self._bell = Bell()
+        self._looking = asyncio.Lock()
 
     def wake(self) -> None:
         """Look now, and read what there is without waiting for it to settle."""
@@ -74,6 +75,10 @@ class Folder:
 
     async def look(self) -> None:
         """Look once, and read if something has changed and is settled."""
+        async with self._looking:
+            await self._look()
+
+    async def _look(self) -> None:
         present = await finish(_stamps, self.path)
         settled = present == self._seen or self._read is None
         self._seen = present
