@@ -130,6 +130,42 @@ def test_what_is_ignored_is_told() -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("phase", "name", "message"),
+    [
+        ("Ready", "Updating", "building generation 2; the old one serves on"),
+        ("Updating", "Updating", "building generation 3; the old one serves on"),
+        ("Creating", "Restarted", "building generation 2 instead"),
+        ("Failed", "Restarted", "building generation 2 instead"),
+    ],
+)
+def test_a_new_build_is_told(phase: str, name: str, message: str) -> None:
+    """Whether the old images serve meanwhile is what people want to know."""
+    newest = machine.begin(edited(CACHE), status(CACHE, phase), NOW).events[-1]
+    assert (newest.name, newest.message) == (name, message)
+
+
+def test_what_holds_a_build_up_is_told_once() -> None:
+    """A new reason is an event; the same one with other words, or none any more, is not."""
+    now, told = status(CACHE, "Creating"), []
+    for reason, message in [
+        ("", ""),
+        ("Unavailable", "503"),
+        ("Unavailable", "502"),
+        ("", ""),
+        ("NoNodes", "none"),
+    ]:
+        now = machine.advance(CACHE, now, NOW, moved=Bytes(), reason=reason, message=message)
+        told.append((now.message, [event.name for event in now.events[2:]]))
+    assert told == [
+        ("", []),
+        ("503", ["Unavailable"]),
+        ("502", ["Unavailable"]),
+        ("", ["Unavailable"]),
+        ("none", ["Unavailable", "NoNodes"]),
+    ]
+
+
 def test_progress() -> None:
     """It never goes back, never says 100 before the build is done, and is 0 while nothing is known."""
     now = status(CACHE, "Creating")
