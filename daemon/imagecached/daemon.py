@@ -188,7 +188,7 @@ async def _run_services(parts: Parts, group: asyncio.TaskGroup) -> None:
         collect=partial(_collect, parts, registration),
         registration=registration,
     )
-    folder = Folder(config.caches.dir, partial(_declare, caches))
+    folder = Folder(config.caches.dir, partial(_declare, caches), parts.events)
     member = _member(parts, caches)
     counts = registration.counts if registration else dict[str, int]
     parts.metrics.watch(partial(_readings, parts, images, caches, counts, member))

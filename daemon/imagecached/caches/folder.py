@@ -19,6 +19,7 @@ from typing import Final
 
 from imagecached.aio import Bell, finish
 from imagecached.caches.declared import Declared
+from imagecached.events import EventLog
 from imagecached.imagecache import ImageCache, Parsed, Problem, parse_manifests
 
 log = logging.getLogger(__name__)
@@ -48,8 +49,9 @@ OnReading = Callable[[Reading], None]
 class Folder:
     """The folder at ``path``, which may be missing; ``on_reading`` hears what it says when that changes."""
 
-    def __init__(self, path: Path, on_reading: OnReading) -> None:
+    def __init__(self, path: Path, on_reading: OnReading, events: EventLog) -> None:
         self.path = path
+        self._events = events
         self.reading = Reading({}, frozenset())
         self._on_reading = on_reading
         self._seen: Mapping[Path, Stamp] = {}
@@ -86,9 +88,20 @@ class Folder:
             self._read = present
             reading = await finish(self._read_all, present)
             if reading != self.reading:
-                _tell(self.reading, reading)
+                self._tell(reading)
                 self.reading = reading
             self._on_reading(reading)
+
+    def _tell(self, now: Reading) -> None:
+        """Each problem once, when it comes."""
+        before = self.reading
+        for problem in now.problems:
+            if problem not in before.problems:
+                self._events.emit("imagecache_refused", problem.source, problem=str(problem))
+                log.warning("manifest refused", extra={"problem": str(problem)})
+        for warning in now.warnings:
+            if warning not in before.warnings:
+                log.info("manifest accepted with a warning", extra={"warning": str(warning)})
 
     def _read_all(self, present: Mapping[Path, Stamp]) -> Reading:
         """In a thread: files that are as they were are not parsed again."""
@@ -160,13 +173,3 @@ def _each(folder: Path) -> Iterator[tuple[Path, Stamp]]:
             yield path, (0, 0, 0)
             continue
         yield path, (facts.st_ino, facts.st_size, facts.st_mtime_ns)
-
-
-def _tell(before: Reading, now: Reading) -> None:
-    """Each problem once, when it comes."""
-    for problem in now.problems:
-        if problem not in before.problems:
-            log.warning("manifest refused", extra={"problem": str(problem)})
-    for warning in now.warnings:
-        if warning not in before.warnings:
-            log.info("manifest accepted with a warning", extra={"warning": str(warning)})

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from imagecached.caches.folder import FILE_BYTES, Folder, Reading
+from imagecached.events import EventLog
 from tests.unit.caches.conftest import manifest
 
 
@@ -16,7 +17,8 @@ class Heard:
 
     def __init__(self, path: Path) -> None:
         self.readings: list[Reading] = []
-        self.folder = Folder(path, self.readings.append)
+        self.events = EventLog()
+        self.folder = Folder(path, self.readings.append, self.events)
 
     async def settle(self) -> Reading:
         """Look until a change has been read."""
@@ -84,6 +86,10 @@ async def test_one_bad_file_stops_no_other(heard: Heard, path: Path) -> None:
     assert heard.names == ["a"]
     assert reading.unclear == {str(path / "bad.yaml"), str(path / "worse.yaml")}
     assert "spec.imageCacheSize: must be a whole number from 20 to 32768, not 5" in str(reading.problems[0])
+    (path / "a.yaml").write_bytes(manifest("c", "nginx"))
+    await heard.settle()
+    told = [(event.kind, event.subject) for event in heard.events.recent()]
+    assert told == [("imagecache_refused", str(problem.source)) for problem in reading.problems]
 
 
 @pytest.mark.parametrize("kind", ["directory", "fifo", "dangling", "large", "loop"])
