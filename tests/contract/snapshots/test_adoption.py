@@ -193,7 +193,9 @@ async def test_128_prepared_layers_fit_a_page(world: World, target: Path) -> Non
 
 async def test_sixty_four_containers_of_sixteen_images_at_once(world: World) -> None:
     """All start; each layer is mounted once; all go, and nothing is left."""
-    await world.snapshots.walk()  # connects
+    await world.snapshots.prepare("first", "")  # connects, and opens what is opened once
+    await world.snapshots.remove("first")
+    await world.snapshots.cleanup()
     before = names(Path("/proc/self/fd"))
     images = [
         world.hold_image(f"app{number}", building.layer(0), building.layer(number)) for number in range(1, 17)
