@@ -11,14 +11,15 @@ import pytest
 from grpclib import GRPCError
 
 from imagecached.containerd import Containerd
+from imagecached.containerd.held import bound
 from imagecached.events import EventLog
 from imagecached.registration import Sandbox
 from imagecached.registration.sandbox import Pull
 from imagecached.store import Store, StorePolicy
 from tests.support import tars
 from tests.support.containerd import CONTAINERD2, STABLE
-from tests.support.demo import HELLO, SHELL, push_demo
-from tests.support.images import ImageFolder
+from tests.support.demo import HELLO, SHELL, base_layer, push_demo
+from tests.support.images import ImageFolder, host_platform
 from tests.support.nodes import Node, push_pause
 from tests.support.processes import await_true
 from tests.support.registered import await_event, await_state, serve_registered
@@ -83,6 +84,36 @@ async def test_a_prepared_image_is_there_for_the_kubelet(demo: Registry, node: N
             assert image is not None
             assert image.pinned == state["pinned"] == (node.containerd.programs is not None)
     assert requests == []
+
+
+async def test_an_image_of_many_platforms(demo: Registry, node: Node, pause: str, tmp_path: Path) -> None:
+    """By tag, by the index's digest and by the manifest's: each is there for the kubelet without a request.
+    Nothing but our snapshotter can start it, as long as its layers are not here.
+    """
+    folder, reference = ImageFolder(tmp_path / "many"), demo.reference("test/many:1")
+    here = folder.image([base_layer(folder)], {"Env": ["PATH=/usr/bin"]})
+    foreign = {"os": "linux", "architecture": "s390x"}
+    there = folder.image([folder.layer(tars.tar_of([tars.file("x", b"x")]))], platform=foreign)
+    folder.push(folder.index([(foreign, there), (host_platform(), here)]), reference)
+    node.daemon.ctl("pull", reference, pause)
+    await_state(node.daemon, reference)
+    await_state(node.daemon, pause)
+    described = node.daemon.ask("describe", reference)
+    digests = {described["target_digest"], described["image"]["manifest_digest"]}
+    assert len(digests) == 2
+    repository = reference.rpartition(":")[0]
+    with demo.requests("test/many") as requests:
+        async with node.cri() as cri:
+            for name in (reference, *(f"{repository}@{digest}" for digest in digests)):
+                async with cri.pod(name, handler=node.handler) as pod:
+                    assert await pod.execute("echo", "here") == "here\n"
+    assert requests == []
+    containerd = Containerd(node.containerd.socket)
+    held = await bound(containerd.namespace("k8s.io"))
+    assert held[reference] == {"imagecached"}
+    node.daemon.ctl("blobs", "fetch", reference)
+    assert reference not in await bound(containerd.namespace("k8s.io"))
+    await containerd.close()
 
 
 async def test_the_layers_as_the_registry_has_them(demo: Registry, node: Node, tmp_path: Path) -> None:

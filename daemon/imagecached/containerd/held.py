@@ -20,7 +20,7 @@ async def manifests(namespace: Namespace, digest: str) -> list[Labels]:
         return []
     if CONFIG in content.labels:
         return [content.labels]
-    children = [each for name, each in content.labels.items() if name.startswith(f"{_REFERENCE}m.")]
+    children = [each for name, each in content.labels.items() if name.startswith(_REFERENCE)]
     found = [await namespace.content.info(child) for child in children]
     return [each.labels for each in found if each and CONFIG in each.labels]
 
