@@ -21,6 +21,7 @@ from imagecached import daemon as composition
 from tests.support.daemon import BIN
 from tests.support.demo import SHELL, push_demo
 from tests.support.mounts import mounted_below, unmount_below
+from tests.support.processes import await_true
 from tests.support.registry import Registry
 
 UNIT = Path(__file__).resolve().parents[2] / "systemd/imagecached.service"
@@ -143,6 +144,10 @@ def test_the_watchdog_sees_a_process_that_stands_still(unit: Unit) -> None:
     """Pings come twice per interval, cease when nothing moves, and come again."""
     assert all(unit.ping(within=10 * PINGS_SECONDS) for _ in range(3))
     unit.process.send_signal(signal.SIGSTOP)
+    status = Path(f"/proc/{unit.process.pid}/status")
+    await_true(
+        lambda: "\nState:\tT" in status.read_text(), what="the stop", deadline_seconds=10, alive=lambda: True
+    )
     unit.drain()
     assert not unit.ping(within=5 * PINGS_SECONDS)
     unit.process.send_signal(signal.SIGCONT)
