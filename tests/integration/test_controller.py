@@ -21,6 +21,7 @@ from tests.support.daemon import BIN
 from tests.support.fleet import node_document
 from tests.support.processes import await_true
 from tests.support.registry import free_port
+from tests.support.webhooks import wait_longer
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -209,6 +210,7 @@ def staged(directory: Path) -> Iterator[Stage]:
     with served(server) as cluster, cluster.beside(registry), ExitStack() as stack:
         registry.put_image("demo/app", "1", [b"layer"])
         cluster.do(lambda each: each.install(_MANIFESTS / "crds", _MANIFESTS / "base/controller"))
+        cluster.do(wait_longer)
         stage = Stage(cluster, registry, directory)
         stage.put({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": _SYSTEM}})
         stage.put(node_document("n1"))

@@ -21,6 +21,7 @@ from imagecached.kube.client import Cluster, Pace, kinds
 from imagecached.kube.recorder import Recorder
 from imagecached.kube.webhook import Listen, Place, Rules, Webhook
 from tests.support.apiserver import ApiServer, User
+from tests.support.webhooks import wait_longer
 from tests.unit.imagecache.building import NOW, built, digest
 
 MANIFESTS = Path(__file__).parents[2] / "daemonset"
@@ -98,7 +99,7 @@ class World:
 
 async def until(holds: Callable[[], bool]) -> None:
     """Wait, without guessing for how long."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(40):
         while not holds():
             await asyncio.sleep(0.005)
 
@@ -110,9 +111,10 @@ async def world(tmp_path: Path) -> AsyncIterator[World]:
         "user": User("user", ("system:masters", "system:authenticated")),
         "controller": User.service_account(SYSTEM, "imagecached-controller"),
     }
-    pace = Pace(request=5.0, first_wait=0.01, most_wait=0.02, jitter=random.Random(1))
+    pace = Pace(request=30.0, first_wait=0.01, most_wait=0.02, jitter=random.Random(1))
     async with ApiServer(tokens=tokens, rbac=True, bookmark_seconds=0.05) as server:
         server.install(MANIFESTS / "crds", MANIFESTS / "base")
+        wait_longer(server)
         labels = {"imagecached.dev/handler": "ready", "pool": "web"}
         server.put({"apiVersion": "v1", "kind": "Node", "metadata": {"name": "n1", "labels": labels}})
         user_file, own_file = tmp_path / "user", tmp_path / "controller"

@@ -44,5 +44,5 @@ async def admin(server: ApiServer, tmp_path: Path) -> AsyncIterator[Cluster]:
 
 def opened(server: ApiServer, file: Path, token: str) -> AbstractAsyncContextManager[Cluster]:
     """A client with this token whose waits are short."""
-    pace = Pace(request=5.0, first_wait=0.01, most_wait=0.02, denied=0.01, jitter=random.Random(1))
+    pace = Pace(request=30.0, first_wait=0.01, most_wait=0.02, denied=0.01, jitter=random.Random(1))
     return Cluster.open(server.kubeconfig(file, token=token), manager=f"tester-{token}", pace=pace)

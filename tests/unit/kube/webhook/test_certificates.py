@@ -188,7 +188,7 @@ async def test_trouble_is_told_and_overcome(
     certificates = Certificates(cluster, Place())
     async with asyncio.TaskGroup() as group:
         task = group.create_task(certificates.run())
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(40):
             await certificates.ready.wait()
         task.cancel()
     assert certificates.problem is None
