@@ -66,10 +66,10 @@ class Service(SnapshotsBase):
         await self._answer("Prepare", stream, self._prepare, first=self._fill)
 
     async def View(self, stream: Call) -> None:  # noqa: N802
-        await self._answer("View", stream, self._view)
+        await self._answer("View", stream, self._view, first=self._fill)
 
     async def Mounts(self, stream: Call) -> None:  # noqa: N802
-        await self._answer("Mounts", stream, self._mounts)
+        await self._answer("Mounts", stream, self._mounts, first=self._refill)
 
     async def Commit(self, stream: Call) -> None:  # noqa: N802
         await self._answer("Commit", stream, self._commit)
@@ -104,6 +104,9 @@ class Service(SnapshotsBase):
 
     async def _fill(self, caller: Caller, request: pb.PrepareRequest) -> None:
         await self._snapshotter.fill(caller, request.parent, dict(request.labels))
+
+    async def _refill(self, caller: Caller, request: pb.KeyRequest) -> None:
+        await self._snapshotter.refill(caller, request.key)
 
     async def _prepare(self, caller: Caller, request: pb.PrepareRequest) -> pb.MountsAnswer:
         mounts = await self._snapshotter.prepare(caller, request.key, request.parent, dict(request.labels))

@@ -84,19 +84,28 @@ class Snapshotter:
         self._misses = misses
 
     async def fill(self, caller: Caller, parent: str, labels: Mapping[str, str]) -> None:
-        """To be awaited before :meth:`prepare` with the same arguments: see that the store holds what the
-        labels name, if it can be had. It may take as long as an image takes, and may be cancelled.
+        """To be awaited before :meth:`prepare` or :meth:`view` with the same arguments: see that the store
+        holds what the labels name, if it can be had, or else what is below. It may take as long as an image
+        takes, and may be cancelled.
 
         Above a layer that the runtime unpacked itself it would gain nothing: it fetches all that follow.
         """
         chain_id = rules.named_chain(labels)
-        if self._misses is None or chain_id is None or self._store.snapshot(chain_id) is not None:
-            return
-        if parent:
-            below = self._ledger.find(caller.snapshotter, parent)
-            if below is None or below.chain_id is None:
-                return
-        await self._misses.fill(chain_id, labels)
+        if chain_id is None:
+            await self.refill(caller, parent)
+        elif self._misses is not None and self._store.snapshot(chain_id) is None:
+            below = self._ledger.find(caller.snapshotter, parent) if parent else None
+            if not parent or (below is not None and below.chain_id is not None):
+                await self._misses.fill(chain_id, labels)
+
+    async def refill(self, caller: Caller, name: str) -> None:
+        """See that a prepared chain below ``name``, or itself, is there: one that was lost is pulled again if
+        its record says of which image it is. To be awaited before :meth:`mounts`.
+        """
+        line = self._ledger.line(caller.snapshotter, name) if self._misses is not None and name else []
+        chain_id = line[-1].chain_id if line else None
+        if self._misses is not None and chain_id is not None and self._store.snapshot(chain_id) is None:
+            await self._misses.fill(chain_id, line[-1].labels)
 
     async def prepare(
         self, caller: Caller, key: str, parent: str, labels: Mapping[str, str]

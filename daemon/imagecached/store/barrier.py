@@ -25,6 +25,13 @@ class Barrier:
         self._durable = 0
         self._syncing = False
 
+    def open(self) -> None:
+        """Open the log, which is there once a database was read; harmless twice. OSError."""
+        if self._fd < 0:
+            # Locks of SQLite are on its other two files: closing this one drops none.
+            self._fd = os.open(self._log, os.O_RDONLY | os.O_CLOEXEC)
+            sync_directory(self._log.parent)
+
     def committed(self) -> int:
         """Count a commit; to be called before another one can be made. Its number."""
         with self._changed:
@@ -64,8 +71,5 @@ class Barrier:
             self._changed.notify_all()
 
     def _sync(self) -> None:
-        if self._fd < 0:
-            # Locks of SQLite are on its other two files: closing this one drops none.
-            self._fd = os.open(self._log, os.O_RDONLY | os.O_CLOEXEC)
-            sync_directory(self._log.parent)
+        self.open()
         os.fdatasync(self._fd)

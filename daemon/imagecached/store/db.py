@@ -51,6 +51,7 @@ class Database:
         """Make the tables of an empty database; check those of any other: Corrupt, FailedPrecondition."""
         with self.lock:
             self._at_any_price(self._prepare)
+            self._barrier.open()
 
     def close(self) -> None:
         """Close both connections; the last one writes the WAL back."""

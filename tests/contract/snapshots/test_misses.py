@@ -21,7 +21,7 @@ from imagecached.store import StorePolicy
 from tests.fakes import faults
 from tests.fakes.registry import FakeRegistry
 from tests.support import tars
-from tests.support.snapshots import REF, Missing, Snapshots, World, mounted, names, refused
+from tests.support.snapshots import REF, Missing, Snapshots, World, mounted, names, refused, run_in, served
 
 pytestmark = pytest.mark.root
 
@@ -277,6 +277,36 @@ async def test_a_failure_is_forgotten_some_day(
     registry.script(wanted.blob(0), faults.status(503))
     await world.snapshots.remove(await wanted.unpack(world.snapshots, 0))
     await wanted.adopt(world.snapshots, 0)
+
+
+async def test_a_layer_that_was_lost_is_pulled_again(
+    root: Path, registry: FakeRegistry, target: Path
+) -> None:
+    """containerd still has the image, and would never ask for it again: whoever stands on it gets it."""
+    wanted = put(registry, layer("a"), layer("b"))
+    async with served(root, missing=Missing()) as world:
+        top = await wanted.adopt_all(world.snapshots)
+        with mounted(await world.snapshots.prepare("container", top), target):
+            run_in(target, "touch d/written")
+        lost = world.store.layout.layer(Digest.of(wanted.layers[0]))
+        world.reboot()
+    lost.unlink()
+    async with served(root, missing=Missing()) as world:
+        assert world.store.snapshots() == ()
+        with mounted(await world.snapshots.mounts("container"), target):
+            assert names(target / "d") == ["a", "b", "written"]
+        world.reboot()
+    lost.unlink()
+    async with served(root, missing=Missing()) as world:
+        with mounted(await world.snapshots.view("view", top), target):
+            assert names(target / "d") == ["a", "b"]
+        world.reboot()
+    lost.unlink()
+    registry.challenge = 'Basic realm="x"'
+    async with served(root, missing=Missing()) as world:
+        async with refused(Status.DATA_LOSS, "pull it again"):
+            await world.snapshots.prepare("another", top)
+        assert len(left(world)) == 1
 
 
 class TestHurry:
