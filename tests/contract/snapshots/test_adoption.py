@@ -212,7 +212,9 @@ async def test_sixty_four_containers_of_sixteen_images_at_once(world: World) -> 
     await world.snapshots.cleanup()  # the first may have been answered while it went on
     assert world.mounter.mounted() == frozenset()
     assert await world.snapshots.names("kind==active") == set()
-    assert len(names(Path("/proc/self/fd"))) == len(before)
+    async with asyncio.timeout(10):  # what leaks stays; what only ends a moment later does not
+        while len(names(Path("/proc/self/fd"))) > len(before):
+            await asyncio.sleep(0)
     assert list((world.root / "s").iterdir()) == []
 
 
