@@ -6,7 +6,6 @@ ImageCache asks for layer reuse, on a pod for automatic matching. The current sp
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable, Mapping
 from typing import Final, TypeVar
@@ -229,11 +228,6 @@ def tolerations(text: str) -> tuple[Toleration, ...]:
     if len(found) > _MAX_TOLERATIONS:
         raise InvalidInput(f"must hold at most {_MAX_TOLERATIONS} tolerations")
     return tuple(_toleration(item) for item in found)
-
-
-def tolerations_text(items: tuple[Toleration, ...]) -> str:
-    """The annotation's text for ``items``."""
-    return json.dumps([msgspec.to_builtins(item) for item in items])
 
 
 _EFFECTS: Final[Mapping[str, Effect]] = {
