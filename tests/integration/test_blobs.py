@@ -54,6 +54,7 @@ class World:
     blobs: Blobs
     wanted: Wanted
     layer: bytes
+    events: EventLog
 
     @property
     def name(self) -> str:
@@ -105,9 +106,10 @@ async def world(served: Served, room: Room) -> AsyncIterator[World]:
                 return wanted
 
             place = Place(namespace, "imagecached")
-            blobs = Blobs(registry, [place], group, prepare=prepare, room=room, events=EventLog())
+            events = EventLog()
+            blobs = Blobs(registry, [place], group, prepare=prepare, room=room, events=events)
             fake.requests.clear()
-            yield World(fake, namespace, place, blobs, wanted, layer)
+            yield World(fake, namespace, place, blobs, wanted, layer, events)
     await containerd.close()
 
 
@@ -185,6 +187,9 @@ async def test_no_room(world: World, room: Room) -> None:
     with pytest.raises(OutOfSpace, match="no room"):
         await world.blobs.fetch(world.name, spare=3).wait()
     assert world.ranges() == []
+    [failed] = world.events.recent()
+    assert (failed.kind, failed.subject) == ("blobs_failed", world.name)
+    assert "no room" in failed.facts["reason"]
     await world.blobs.fetch(world.name, spare=2).wait()
     assert await world.held()
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Final, Literal, Protocol
@@ -149,22 +149,23 @@ class Blobs:
             return error
 
     async def _fetch(self, name: str, transfer: Transfer, access: Access, spare: int) -> Fetched:
-        began = time.monotonic()
+        began, reason = time.monotonic(), "cancelled"
         try:
             wanted = await self._prepare(name)
             transfer.layers = _transfers(wanted)
             transfer.state = "fetching"
             for place in self._places:
                 await self._fill(place, wanted, transfer, access, spare)
-            transfer.state = "ready"
+            reason = ""
             return Fetched(wanted.manifest_digest, wanted.chain[-1])
-        except BaseException:
-            transfer.state = "failed"
+        except Exception as error:
+            reason = str(error)
             raise
         finally:
+            transfer.state = "failed" if reason else "ready"
             self._transfers.pop((name, access), None)
             transfer.seconds["fetch"] = transfer.seconds["total"] = time.monotonic() - began
-            self._tell(transfer)
+            self._tell(transfer, reason)
 
     async def _fill(
         self, place: Place, wanted: Wanted, transfer: Transfer, access: Access, spare: int
@@ -228,10 +229,12 @@ class Blobs:
         if 0 < begun_at < part.size:  # the bytes before it came in another try
             await place.verify_layer(layer)
 
-    def _tell(self, transfer: Transfer) -> None:
+    def _tell(self, transfer: Transfer, reason: str) -> None:
         size = sum(one.done for one in transfer.layers if one.source == "fetched")
-        facts: Mapping[str, object] = {"bytes": size, "seconds": round(transfer.seconds["total"], 3)}
-        kind = "blobs_fetched" if transfer.state == "ready" else "blobs_failed"
+        facts: dict[str, object] = {"bytes": size, "seconds": round(transfer.seconds["total"], 3)}
+        if reason:
+            facts["reason"] = reason
+        kind = "blobs_failed" if reason else "blobs_fetched"
         self._events.emit(kind, transfer.image, **facts)
         log.info(kind.replace("_", " "), extra={"image": transfer.image, **facts})
 
