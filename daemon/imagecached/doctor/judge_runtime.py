@@ -134,6 +134,9 @@ def _pins(runtime: Runtime) -> Finding:
 
 
 def _statistics(runtime: Runtime) -> Finding:
+    if runtime.unanswered:
+        text = f"there are none, so that the kubelet does not see the disk fill: {runtime.unanswered}"
+        return Finding("statistics", "fail", text, "look at containerd's log; is the daemon up?")
     if runtime.nowhere:
         text = (
             f"{runtime.nowhere} containers have statistics without a disk: that stops those of the whole node"

@@ -53,6 +53,7 @@ class Runtime:
     default: str = ""  # snapshotter
     sandbox_image: str = ""
     sandbox_here: bool | None = None  # its layers are in our snapshotter; None: unknown
+    unanswered: str = ""  # why there are no statistics
     nowhere: int = 0  # containers whose statistics name no disk
     missing: tuple[str, ...] = ()  # disks that statistics name and that do not exist
     socket_unit: bool | None = None  # the snapshots socket is there before containerd; None: no systemd
@@ -121,8 +122,7 @@ async def _look(socket: Path, snapshotter: str) -> Runtime:
         version, plugins = await containerd.version(), await containerd.plugins()
         cri = _why_no_cri(plugins)
         status = {} if cri else _document((await containerd.cri_status()).get("config", ""))
-        disks = () if cri else await containerd.image_disks()
-        containers = {} if cri else await containerd.container_disks()
+        disks, containers, unanswered = await _statistics(containerd) if not cri else ((), {}, "")
         namespace = containerd.namespace(KUBERNETES)
         image = str(status.get("sandboxImage", "")) or await _sandbox(namespace)
         return Runtime(
@@ -135,6 +135,7 @@ async def _look(socket: Path, snapshotter: str) -> Runtime:
             sandbox_image=image,
             sandbox_here=await _is_here(namespace, snapshotter, image) if image else None,
             socket_unit=_UNIT.exists() if _SYSTEMD.exists() else None,
+            unanswered=unanswered,
             nowhere=sum(1 for disk in containers.values() if not disk),
             missing=tuple(
                 sorted({disk for disk in (*disks, *containers.values()) if disk and not _exists(disk)})
@@ -151,6 +152,14 @@ async def _in_use(socket: Path) -> InUse:
             only_ours=tuple(sorted(name for name, those in images.items() if those == {NAME})),
             only_others=tuple(sorted(name for name, those in images.items() if NAME not in those)),
         )
+
+
+async def _statistics(containerd: Containerd) -> tuple[tuple[str, ...], Mapping[str, str], str]:
+    """Disks of images and of containers, and why not."""
+    try:
+        return await containerd.image_disks(), await containerd.container_disks(), ""
+    except ImagecachedError as error:
+        return (), {}, str(error)
 
 
 def _why_no_cri(plugins: tuple[Plugin, ...]) -> str:

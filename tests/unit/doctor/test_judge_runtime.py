@@ -70,6 +70,7 @@ def test_a_containerd_that_does_not_answer() -> None:
         ("mode", "fail", "another snapshotter", {"handlers": {"imagecached": ""}}),
         ("pause", "warn", "not among our snapshots", {"sandbox_here": False}),
         ("pins", "warn", "may remove", {"version": Version(1, 7, 2)}),
+        ("statistics", "fail", "there are none", {"unanswered": "why"}),
         ("statistics", "fail", "2 containers", {"nowhere": 2}),
         ("statistics", "fail", "/nowhere", {"missing": ("/nowhere",)}),
     ],
