@@ -6,7 +6,6 @@ set -euo pipefail
 project=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 venv=$project/.venv
 tools=$project/.cache/tools
-tools_sid=$project/.cache/tools-sid  # never on PATH: asked for by who wants the other version
 
 # The project's own programs first; unpacked servers last, so that installed ones win.
 export PATH=$venv/bin:$PATH:/usr/local/sbin:/usr/sbin:/sbin:$tools/usr/bin:$tools/usr/sbin

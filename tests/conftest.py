@@ -1,7 +1,7 @@
 """Fixtures that every folder of tests may use, and the rules of the house.
 
-Tests marked ``root``, ``containerd`` or ``containerd2`` are skipped on a machine that cannot run them; in CI
-they fail.
+Tests marked ``root``, ``containerd``, ``containerd17`` or ``containerd2`` are skipped on a machine that
+cannot run them; in CI they fail.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Final
 
 import pytest
 
-from tests.support.containerd import CONTAINERD2, Containerd, serve_containerd
+from tests.support.containerd import CONTAINERD2, CONTAINERD17, Containerd, serve_containerd
 from tests.support.images import ImageFolder
 from tests.support.mounts import unmount_below
 from tests.support.registry import Registry, serve_registry
@@ -42,8 +42,9 @@ def _missing(item: pytest.Item) -> str:
         return "needs root"
     if item.get_closest_marker("containerd") and not (shutil.which("containerd") and shutil.which("ctr")):
         return "needs the package containerd"
-    if item.get_closest_marker("containerd2") and not CONTAINERD2.exists():
-        return "needs the containerd of Debian sid, which scripts/setup unpacks where it finds a mirror"
+    for marker, programs in (("containerd17", CONTAINERD17), ("containerd2", CONTAINERD2)):
+        if item.get_closest_marker(marker) and not programs.exists():
+            return f"needs {programs}, which scripts/setup fills where apt knows a mirror of Debian"
     return ""
 
 

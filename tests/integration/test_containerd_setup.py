@@ -13,7 +13,7 @@ from imagecached.dropin import Mode, Places
 from imagecached.dropin.objections import InUse
 from imagecached.dropin.setup import Setup
 from imagecached.errors import FailedPrecondition, InvalidInput, Unsupported
-from tests.support.containerd import CONTAINERD2, STABLE
+from tests.support.containerd import CONTAINERD2, CONTAINERD17, STABLE
 
 pytestmark = [pytest.mark.containerd]
 
@@ -21,6 +21,7 @@ IDLE = InUse(0)
 OLD = "# mine\nversion = 2\n[plugins.'io.containerd.grpc.v1.cri']\n  sandbox_image = 'pause:mine'\n"
 VERSIONS = [
     pytest.param((STABLE, "default"), id="1-default"),
+    pytest.param((CONTAINERD17, "handler"), id="1.7-handler", marks=pytest.mark.containerd17),
     pytest.param((CONTAINERD2, "handler"), id="2-handler", marks=pytest.mark.containerd2),
 ]
 

@@ -1,7 +1,7 @@
 """containerd with a root and socket of its own: what our trees must equal, and what uses our snapshots.
 
-Needs root. Everything is below one folder and gone with it. ``STABLE`` is the distribution's, ``CONTAINERD2``
-Debian sid's, if ``scripts/setup`` found one. CRI is off unless a pause image is given.
+Needs root. Everything is below one folder and gone with it. ``STABLE`` is the distribution's, the others
+are those of other Debians, if ``scripts/setup`` found them. CRI is off unless a pause image is given.
 """
 
 from __future__ import annotations
@@ -24,8 +24,11 @@ from tests.support.toml import toml
 
 STABLE: Final[Path | None] = None
 """The programs on PATH."""
-CONTAINERD2: Final = Path(__file__).resolve().parents[2] / ".cache/tools-sid/usr/bin"
-"""A folder with containerd 2 and its ``ctr``."""
+_CACHE: Final = Path(__file__).resolve().parents[2] / ".cache"
+CONTAINERD17: Final = _CACHE / "tools-trixie/usr/bin"
+"""A folder with containerd 1.7 and its ``ctr``."""
+CONTAINERD2: Final = _CACHE / "tools-sid/usr/bin"
+"""The same of containerd 2."""
 
 NAME: Final = "imagecached"
 """Of our snapshotter and of the runtime handler that uses it."""
