@@ -11,7 +11,7 @@ from imagecached.containerd.nouns import Lease
 from imagecached.containerd.wire import Scope, Wire
 from imagecached.errors import NotFound
 
-_SYNC_SECONDS: Final = 60.0  # a whole round of garbage collection
+_SYNC_SECONDS: Final = 20.0  # a whole round of garbage collection
 
 
 class Leases:

@@ -260,7 +260,8 @@ class Images:
                 layer.was_present()
             else:
                 missing.append(layer)
-        await self._store.make_room(sum(layer.size for layer in missing))
+        size = sum(layer.size for layer in missing)
+        await self._store.make_room(size, let_go=not transfer.holds)
         missing.sort(key=lambda layer: layer.size, reverse=True)
         try:
             async with asyncio.TaskGroup() as group:

@@ -160,7 +160,7 @@ class Place:
 
     async def undo(self, names: Iterable[str], manifests: Iterable[str]) -> int:
         """Undo the registration of all images but those named; when this returns, containerd has collected
-        what they kept. How many records that took.
+        what they kept, unless it is busy. How many records that took.
         """
         records = await self._namespace.images.listed()
         todo = plan.undo(records, self._owner, names=frozenset(names), manifests=frozenset(manifests))
@@ -265,9 +265,12 @@ class Place:
                 await self._namespace.leases.delete(lease)
 
     async def _collect(self) -> None:
-        """Let containerd collect its garbage now, and wait for the end of that."""
-        async with self._leased() as namespace:
-            await namespace.leases.delete(namespace.lease, sync=True)
+        """Let containerd collect its garbage now, and wait for the end of that, but not for long: it cannot
+        while a snapshot is being prepared, and one of ours may wait for a pull.
+        """
+        with suppress(Unavailable):
+            async with self._leased() as namespace:
+                await namespace.leases.delete(namespace.lease, sync=True)
 
 
 async def _has(snapshots: Snapshots, chain_id: Digest) -> bool:

@@ -114,7 +114,7 @@ class Registration:
 
     async def unregister(self, *names: str) -> None:
         """Undo the registration of images that leave the store now, or have left it. Never fails: containerd
-        has let go of their snapshots when this returns, or does so once it answers.
+        has let go of their snapshots when this returns, or does so once it answers and is not busy.
         """
         until = time.monotonic() + _LEAVING_SECONDS
         for name in names:
@@ -168,9 +168,9 @@ class Registration:
 
     def _topics(self) -> list[str]:
         return [
-            f'namespace=={name},topic~="^/{what}/"'
+            f'namespace=={name},topic~="^/{what}"'
             for name in self._settings.namespaces
-            for what in ("images", "snapshot")
+            for what in ("images/", "snapshot/remove")
         ]
 
     def _hear(self, event: Event) -> None:
@@ -308,14 +308,19 @@ class Registration:
         if self._store.image(name) is None or name in self._leaving:  # removed meanwhile
             await self.unregister(name)
             return
-        self._registered(wanted, taken, await self._is_pinned(wanted), time.perf_counter() - began)
+        pinned = await self._is_pinned(wanted, before=None if taken else self._states.get(name))
+        self._registered(wanted, taken, pinned, time.perf_counter() - began)
 
     async def _withdraw(self, manifest_digest: Digest) -> None:
         for place in self._places:
             await place.withdraw(manifest_digest)
 
-    async def _is_pinned(self, wanted: Wanted) -> bool | None:
-        """What CRI says, which hears of records a little later than they are made; None without CRI."""
+    async def _is_pinned(self, wanted: Wanted, before: RegistrationState | None) -> bool | None:
+        """What CRI says, which hears of records a little later than they are made; None without CRI. It is
+        not asked again where nothing has changed since it was seen pinned.
+        """
+        if before is not None and before.pinned:
+            return True
         if _CRI_NAMESPACE not in self._settings.namespaces:
             return None
         *_, last = wanted.records  # they are made, and heard of, in this order

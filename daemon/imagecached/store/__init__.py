@@ -245,11 +245,11 @@ class Store:
         """Drop all pins of ``owner``."""
         await aio.finish(pins.remove, self._state, owner)
 
-    async def make_room(self, more: int) -> GcReport:
+    async def make_room(self, more: int, *, let_go: bool = True) -> GcReport:
         """See that ``more`` bytes fit, evicting images if that helps; OutOfSpace with the figures if it does
-        not.
+        not. ``let_go``: not for who keeps the runtime waiting meanwhile, which then could not let go.
         """
-        if more:
+        if more and let_go:
             await self._ask_to_let_go(more)
         return self._told(await aio.finish(collect.make_room, self._state, more))
 
