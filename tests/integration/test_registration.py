@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -192,6 +193,18 @@ async def test_both_kinds_of_pods_of_one_image(demo: Registry, pause: str) -> No
             image = await cri.image(exactly)
             assert image is not None
             assert image.pinned
+
+
+def test_both_end_at_once(demo: Registry, node: Node) -> None:
+    """As when a node shuts down: the daemon ends in order, though containerd goes in the middle of that."""
+    hello = demo.reference(HELLO)
+    node.daemon.ctl("pull", hello)
+    await_state(node.daemon, hello)
+    process, node.daemon.process = node.daemon.process, None
+    assert process is not None
+    process.send_signal(signal.SIGTERM)
+    node.containerd.stop(signal.SIGKILL)
+    assert process.wait(20) == 0
 
 
 def test_an_image_of_another_platform(demo: Registry, pause: str, tmp_path: Path) -> None:
