@@ -18,7 +18,7 @@ from imagecached.registration import Sandbox
 from imagecached.registration.sandbox import Pull
 from imagecached.store import Store, StorePolicy
 from tests.support import tars
-from tests.support.containerd import CONTAINERD2, STABLE
+from tests.support.containerd import CONTAINERD2, STABLE, version_of
 from tests.support.demo import HELLO, SHELL, base_layer, push_demo
 from tests.support.images import ImageFolder, host_platform
 from tests.support.nodes import Node, push_pause
@@ -83,7 +83,7 @@ async def test_a_prepared_image_is_there_for_the_kubelet(demo: Registry, node: N
             assert await pod.execute("hello") == "Hello, world!\n"
             image = await cri.image(hello)
             assert image is not None
-            assert image.pinned == state["pinned"] == (node.containerd.programs is not None)
+            assert image.pinned == state["pinned"] == (version_of(node.containerd.programs) >= (1, 7))
     assert requests == []
 
 
