@@ -22,7 +22,7 @@ from imagecached.registration.farewell import forget
 from tests.support import cri
 from tests.support.containerd import CONTAINERD2, Containerd, serve_containerd
 from tests.support.daemon import Daemon
-from tests.support.demo import HELLO, push_demo
+from tests.support.demo import HELLO, SHELL, push_demo
 from tests.support.mounts import unmount_below
 from tests.support.nodes import push_pause
 from tests.support.registered import await_state
@@ -99,7 +99,7 @@ def live(demo: Registry, tmp_path: Path) -> Iterator[Live]:
 async def test_a_node_is_set_up_and_set_back(demo: Registry, live: Live) -> None:
     """Not while it runs pods of another snapshotter; afterwards pods are ours; set back, they pull again.
 
-    What containerd could not start without us it has forgotten by then.
+    What containerd could not start without us it has forgotten by then, the rest is unpinned.
     """
     hello, config = demo.reference(HELLO), live.containerd.config
     before = config.read_bytes()
@@ -113,8 +113,11 @@ async def test_a_node_is_set_up_and_set_back(demo: Registry, live: Live) -> None
     live.restart()
     assert await aio.finish(why_no_pods, live.containerd.socket) == ""
 
-    live.daemon.ctl("pull", hello)
-    await_state(live.daemon, hello)
+    shell = demo.reference(SHELL)
+    live.daemon.ctl("pull", hello, shell)
+    for reference in (hello, shell):
+        await_state(live.daemon, reference)
+    live.daemon.ctl("blobs", "fetch", shell)
     async with live.kubelet() as kubelet:
         with demo.requests("demo/hello") as requests:
             async with kubelet.pod(hello) as pod:
@@ -129,6 +132,11 @@ async def test_a_node_is_set_up_and_set_back(demo: Registry, live: Live) -> None
     assert config.read_bytes() == before
     live.restart()
     async with live.kubelet() as kubelet:
+        kept = await kubelet.image(shell)
+        assert kept is not None
+        assert not kept.pinned
+        async with kubelet.pod(shell) as pod:
+            assert await pod.execute("echo", "here") == "here\n"
         assert await kubelet.image(hello) is None
         async with kubelet.pod(hello) as pod:
             assert await pod.execute("hello") == "Hello, world!\n"

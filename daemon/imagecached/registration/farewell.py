@@ -1,19 +1,21 @@
 """What containerd must forget before we leave it: images that it could not start without us.
 
 Their layers are nowhere but here, and the kubelet takes an image that containerd knows for present. Once
-forgotten, they are pulled again by whoever needs them.
+forgotten, they are pulled again by whoever needs them. What stays is unpinned: the kubelet may remove it.
 """
 
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
-from imagecached.containerd import Containerd
+from imagecached.containerd import Containerd, Namespace
 from imagecached.containerd.held import bound
 from imagecached.dropin import NAME
-from imagecached.errors import ImagecachedError
+from imagecached.errors import ImagecachedError, NotFound
+from imagecached.registration.wanted import MANIFEST, OWNER, PART, PINNED
 
 _SECONDS: Final = 60.0
 
@@ -35,6 +37,14 @@ async def _forget(socket: Path, namespaces: tuple[str, ...]) -> tuple[str, ...]:
                     if snapshotters == {NAME}:
                         await namespace.images.delete(name)
                         forgotten.append(name)
+                await _unpin(namespace)
     finally:
         await containerd.close()
     return tuple(forgotten)
+
+
+async def _unpin(namespace: Namespace) -> None:
+    ours = dict.fromkeys((PINNED[0], OWNER, PART, MANIFEST), "")
+    for record in await namespace.images.listed([f'labels."{OWNER}"=={NAME}']):
+        with suppress(NotFound):  # removed meanwhile
+            await namespace.images.label(record, ours)
