@@ -30,7 +30,7 @@ from tests.support.containerd import Containerd as Served
 pytestmark = [pytest.mark.root, pytest.mark.containerd, pytest.mark.timeout(120)]
 
 REPOSITORY = "demo/app"
-SIZE = 3 << 20
+SIZE, SMALL = 3 << 20, 1000
 VERSIONS = [
     pytest.param(STABLE, id="1"),
     pytest.param(CONTAINERD2, id="2", marks=pytest.mark.containerd2),
@@ -94,7 +94,7 @@ async def world(served: Served, room: Room) -> AsyncIterator[World]:
     layer, containerd = os.urandom(SIZE), Containerd(served.socket)
     namespace = containerd.namespace(f"b-{os.urandom(4).hex()}")
     async with FakeRegistry() as fake, asyncio.TaskGroup() as group:
-        fake.put_image(REPOSITORY, "1", [layer])
+        fake.put_image(REPOSITORY, "1", [os.urandom(SMALL), layer])
         config = RegistryConfig(plain_http=(fake.address,), patience=Patience(attempts=1))
         async with Registry(config) as registry:
             reference = Reference.parse(f"{fake.address}/{REPOSITORY}:1")
@@ -163,7 +163,7 @@ def broken_off(data: bytes) -> Chunks:
 async def test_wrong_bytes_of_an_earlier_try(world: World) -> None:
     """They are found when the blob is whole, and it is fetched anew."""
     with pytest.raises(Unavailable, match="broken"):
-        await world.place.write_layer(world.wanted.layers[0], broken_off(bytes(1 << 20)), lambda _: None)
+        await world.place.write_layer(world.wanted.layers[1], broken_off(bytes(1 << 20)), lambda _: None)
     await world.blobs.fetch(world.name).wait()
     assert world.ranges() == [f"bytes={1 << 20}-{SIZE - 1}", ""]
     assert await world.held()
@@ -183,7 +183,7 @@ async def test_a_registry_that_sends_wrong_bytes(world: World) -> None:
 
 async def test_no_room(world: World, room: Room) -> None:
     """Nothing is asked of the registry where the blobs, or what they will be unpacked to, would not fit."""
-    room.left = 2 * SIZE
+    room.left = 2 * (SIZE + SMALL)
     with pytest.raises(OutOfSpace, match="no room"):
         await world.blobs.fetch(world.name, spare=3).wait()
     assert world.ranges() == []
@@ -208,6 +208,18 @@ async def test_many_ask_at_once(world: World) -> None:
     assert world.ranges() == [""]
 
 
+async def test_one_layer_of_many(world: World) -> None:
+    """Only that blob is asked for; the rest of the image is not."""
+    base = world.wanted.layers[0].descriptor.digest
+    fetch = world.blobs.fetch(world.name, only=base)
+    await fetch.wait()
+    assert [one.digest for one in fetch.progress().layers] == [base]
+    assert len(world.registry.asked("/blobs/")) == 1
+    assert not await world.held()
+    await world.blobs.fetch(world.name).wait()
+    assert await world.held()
+
+
 async def test_what_is_there_is_not_fetched_and_stays(world: World, served: Served) -> None:
     """The manifest keeps the blobs through a collection, as long as an image keeps the manifest."""
     await world.blobs.fetch(world.name).wait()
@@ -218,7 +230,10 @@ async def test_what_is_there_is_not_fetched_and_stays(world: World, served: Serv
     assert await world.held()
     again = world.blobs.fetch(world.name)
     await again.wait()
-    assert [(one.source, one.done) for one in again.progress().layers] == [("present", SIZE)]
+    assert [(one.source, one.done) for one in again.progress().layers] == [
+        ("present", SMALL),
+        ("present", SIZE),
+    ]
     assert len(world.ranges()) == 1
     await world.namespace.images.delete("example.com/kept:1", sync=True)
     assert not await world.held()

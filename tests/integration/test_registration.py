@@ -218,6 +218,33 @@ def test_an_image_of_another_platform(demo: Registry, pause: str, tmp_path: Path
         assert names(node) == set()
 
 
+def test_a_container_that_waits_for_a_common_base(
+    demo: Registry, pause: str, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """Many images have the layer that is missed: it alone is brought, and by the next tries what is above it
+    in the one image that is waited for, not in the others.
+    """
+    folder = ImageFolder(tmp_path_factory.mktemp("based"))
+    base = base_layer(folder)
+    based = [demo.reference(f"test/based:{number}") for number in range(5)]
+    for number, reference in enumerate(based):
+        own = folder.layer(tars.tar_of([tars.file("own", b"%d" % number)]))
+        folder.push(folder.image([base, own], {"Cmd": ["/bin/cat", "/own"]}), reference)
+    with serve_registered(demo, pause, "default", STABLE) as node:
+        node.daemon.ctl("pull", *based)
+        for reference in based:
+            await_state(node.daemon, reference)
+        run = ("--namespace", "k8s.io", "run", "--rm", "--snapshotter", "overlayfs", based[3])
+        for number in range(2):
+            with pytest.raises(subprocess.CalledProcessError):
+                node.containerd.ctr(*run, f"test-base-{number}")
+            await_event(node.daemon, "blobs_fetched", (based[0], based[3])[number])
+        assert node.containerd.ctr(*run, "test-base-2") == "3"
+        listed = node.containerd.ctr("--namespace", "k8s.io", "content", "list", "--quiet").split()
+        owns = [node.daemon.ask("describe", each)["layers"][1]["blob_digest"] for each in based]
+        assert [digest in listed for digest in owns] == [number == 3 for number in range(5)]
+
+
 @pytest.mark.containerd2
 async def test_the_pause_image_of_the_handler(demo: Registry, pause: str) -> None:
     """Found by the sandboxes of ordinary pods, by the digest that containerd has; kept, pinned, registered;

@@ -3,7 +3,8 @@
 ``wanted`` says what containerd must hold of an image and ``plan`` which steps lead there, both pure;
 ``place`` looks and acts in one namespace, ``schedule`` and ``index`` say when, ``registrar`` is the service.
 ``blobs`` brings the layers as the registry has them to those who push or export, or to pods that wait for
-them, which ``stuck`` notices; ``sandbox`` keeps the pause image that a runtime handler needs.
+them, which ``stuck`` notices and ``rescue`` acts upon; ``sandbox`` keeps the pause image of the handler;
+``farewell`` forgets what could not start without us.
 """
 
 from __future__ import annotations

@@ -46,6 +46,16 @@ class Registry(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class Asked:
+    """What is fetched: two who ask for the same share it. ``only``: one blob, None for all."""
+
+    name: str
+    access: Access
+    only: Digest | None
+    spare: int = field(compare=False)
+
+
+@dataclass(frozen=True, slots=True)
 class Origin:
     """Where blobs come from, and by which login."""
 
@@ -127,35 +137,35 @@ class Blobs:
         self._prepare = prepare
         self._room = room
         self._events = events
-        self._flights: Flights[tuple[str, Access], Fetched] = Flights(group, "blobs")
-        self._transfers: dict[tuple[str, Access], Transfer] = {}
+        self._flights: Flights[Asked, Fetched] = Flights(group, "blobs")
+        self._transfers: dict[Asked, Transfer] = {}
 
-    def fetch(self, name: str, access: Access = NOTHING, *, spare: int = 1) -> Fetch:
-        """Begin or join the fetch of an image's blobs. ``spare``: the disk must have room for so many times
-        what is missing.
+    def fetch(
+        self, name: str, access: Access = NOTHING, *, spare: int = 1, only: Digest | None = None
+    ) -> Fetch:
+        """Begin or join the fetch of an image's blobs, or of one of them. ``spare``: the disk must have room
+        for so many times what is missing.
         """
-        transfer = self._transfers.setdefault((name, access), Transfer(name))
-        return Fetch(
-            transfer, self._group.create_task(self._ride(name, transfer, access, spare), name=f"blobs {name}")
-        )
+        asked = Asked(name, access, only, spare)
+        transfer = self._transfers.setdefault(asked, Transfer(name))
+        riding = self._ride(asked, transfer)
+        return Fetch(transfer, self._group.create_task(riding, name=f"blobs {name}"))
 
-    async def _ride(self, name: str, transfer: Transfer, access: Access, spare: int) -> Fetched | Exception:
+    async def _ride(self, asked: Asked, transfer: Transfer) -> Fetched | Exception:
         """The result or the error as a value: a failed fetch must not fail the task group."""
         try:
-            return await self._flights.join(
-                (name, access), lambda: self._fetch(name, transfer, access, spare)
-            )
+            return await self._flights.join(asked, lambda: self._fetch(asked, transfer))
         except Exception as error:  # noqa: BLE001  raised again to whoever waits
             return error
 
-    async def _fetch(self, name: str, transfer: Transfer, access: Access, spare: int) -> Fetched:
+    async def _fetch(self, asked: Asked, transfer: Transfer) -> Fetched:
         began, reason = time.monotonic(), "cancelled"
         try:
-            wanted = await self._prepare(name)
-            transfer.layers = _transfers(wanted)
+            wanted = await self._prepare(asked.name)
+            transfer.layers = _transfers(wanted, asked.only)
             transfer.state = "fetching"
             for place in self._places:
-                await self._fill(place, wanted, transfer, access, spare)
+                await self._fill(place, wanted, transfer, asked)
             reason = ""
             return Fetched(wanted.manifest_digest, wanted.chain[-1])
         except Exception as error:
@@ -163,29 +173,29 @@ class Blobs:
             raise
         finally:
             transfer.state = "failed" if reason else "ready"
-            self._transfers.pop((name, access), None)
+            self._transfers.pop(asked, None)
             transfer.seconds["fetch"] = transfer.seconds["total"] = time.monotonic() - began
             self._tell(transfer, reason)
 
-    async def _fill(
-        self, place: Place, wanted: Wanted, transfer: Transfer, access: Access, spare: int
-    ) -> None:
+    async def _fill(self, place: Place, wanted: Wanted, transfer: Transfer, asked: Asked) -> None:
         """Bring what one namespace lacks."""
-        missing = {layer.descriptor.digest: layer for layer in await place.missing_layers(wanted)}
+        parts = {one.digest: one for one in transfer.layers}
+        lacking = {layer.descriptor.digest: layer for layer in await place.missing_layers(wanted)}
+        missing = {digest: layer for digest, layer in lacking.items() if digest in parts}
         for one in transfer.layers:
             if one.digest not in missing and one.source is None:
                 one.source, one.done = "present", one.size
         size = sum(layer.descriptor.size for layer in missing.values())
-        if size * spare > self._room():
+        if size * asked.spare > self._room():
             raise OutOfSpace(
                 f"no room for {size} bytes of blobs of {wanted.image}, and as much to unpack them"
             )
+        slots, origin = asyncio.Semaphore(_AT_ONCE), Origin(wanted.image, asked.access)
         await place.keep_layers(wanted)
-        slots, parts = asyncio.Semaphore(_AT_ONCE), {one.digest: one for one in transfer.layers}
         try:
             async with asyncio.TaskGroup() as group:
                 for digest, layer in missing.items():
-                    bringing = self._bring(place, Origin(wanted.image, access), layer, parts[digest], slots)
+                    bringing = self._bring(place, origin, layer, parts[digest], slots)
                     group.create_task(bringing, name=f"blob {digest}")
         except ExceptionGroup as errors:
             raise next(leaves(errors)) from None
@@ -239,12 +249,13 @@ class Blobs:
         log.info(kind.replace("_", " "), extra={"image": transfer.image, **facts})
 
 
-def _transfers(wanted: Wanted) -> list[BlobTransfer]:
+def _transfers(wanted: Wanted, only: Digest | None) -> list[BlobTransfer]:
     """One per distinct blob, lowest first."""
     parts: dict[Digest, BlobTransfer] = {}
     for layer in wanted.layers:
         blob = layer.descriptor
-        parts.setdefault(blob.digest, BlobTransfer(blob.digest, layer.diff_id, blob.size))
+        if only in (None, blob.digest):
+            parts.setdefault(blob.digest, BlobTransfer(blob.digest, layer.diff_id, blob.size))
     return list(parts.values())
 
 

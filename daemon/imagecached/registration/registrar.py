@@ -26,9 +26,9 @@ from imagecached.oci.platform import Platform
 from imagecached.registration.blobs import Blobs, Fetch, Registry
 from imagecached.registration.index import Index
 from imagecached.registration.place import OnStep, Place, nobody
+from imagecached.registration.rescue import Rescue
 from imagecached.registration.schedule import Schedule
 from imagecached.registration.states import STATES, RegistrationState, StateName
-from imagecached.registration.stuck import SPARE, Patience, given_up
 from imagecached.registration.wanted import Mode, Wanted, names_of_all, wanted_of
 from imagecached.registry import NOTHING, Access
 from imagecached.store import Image, Store
@@ -86,16 +86,25 @@ class Registration:
         self._clock = clock
         spaces = [containerd.namespace(name) for name in settings.namespaces]
         self._places = [Place(space, settings.snapshotter, on_step) for space in spaces]
-        self._group = group
         self._platform = Platform.host()
         self._blobs = Blobs(
             registry, self._places, group, prepare=self._prepared, room=self._room, events=events
         )
-        self._patience = Patience(time.monotonic)
         self._schedule = Schedule(time.monotonic, first=_FIRST_RETRY_SECONDS, most=_LAST_RETRY_SECONDS)
         self._accesses: dict[str, Access] = {}
         self._states: dict[str, RegistrationState] = {}
         self._index = Index()
+        self._rescue = Rescue(
+            snapshotter=settings.snapshotter,
+            index=self._index,
+            places=self._places,
+            blobs=self._blobs,
+            wanted=self._wanted,
+            prepared=self._prepared,
+            accesses=self._accesses,
+            events=events,
+            group=group,
+        )
         self._busy: set[str] = set()
         self._leaving: dict[str, float] = {}  # until when, should it never leave
         self._sweep_due = False
@@ -175,43 +184,23 @@ class Registration:
 
     def _hear(self, event: Event) -> None:
         self._mark(self._index.images(event.name))
-        chain_id = given_up(event, self._settings.snapshotter)
-        if chain_id is None or not self._settings.fetch_missing_blobs:
-            return
-        for name in self._index.images(chain_id):
-            if self._patience.may_try(name):
-                self._group.create_task(self._rescue(name), name=f"rescue {name}")
-
-    async def _rescue(self, name: str) -> None:
-        """Bring the blobs that a container waits for, unless somebody is fetching them already."""
-        try:
-            wanted = await self._prepared(name)
-            if not await self._is_waited_for(wanted):
-                return
-            self._events.emit("blobs_missing", name)
-            log.warning("a container waits for layers of another snapshotter", extra={"image": name})
-            access = self._accesses.get(name, NOTHING)
-            await self._blobs.fetch(name, access, spare=SPARE).wait()
-        except ImagecachedError as error:
-            log.warning("layers not brought", extra={"image": name, "reason": str(error)})
-
-    async def _is_waited_for(self, wanted: Wanted) -> bool:
-        for place in self._places:
-            missing = await place.missing_layers(wanted)
-            if missing and not await place.is_fetching(missing):
-                return True
-        return False
+        if self._settings.fetch_missing_blobs:
+            self._rescue.hear(event)
 
     async def _prepared(self, name: str) -> Wanted:
         """An image, registered now. NotFound; Unavailable."""
-        image = self._store.image(name)
-        if image is None:
-            raise NotFound(f"image {name} is not here: pull it")
-        wanted = wanted_of(image, self._settings.mode, self._settings.snapshotter)
+        wanted = self._wanted(name)
         for place in self._places:
             if await place.settle(wanted) is None:
                 raise NotFound(f"snapshotter {self._settings.snapshotter} does not have {wanted.chain[-1]}")
         return wanted
+
+    def _wanted(self, name: str) -> Wanted:
+        """What containerd must hold of an image. NotFound."""
+        image = self._store.image(name)
+        if image is None:
+            raise NotFound(f"image {name} is not here: pull it")
+        return wanted_of(image, self._settings.mode, self._settings.snapshotter)
 
     def _room(self) -> int:
         usage = self._store.usage()
