@@ -15,6 +15,16 @@ def table(rows: Sequence[Row]) -> str:
     return "\n".join(lines)
 
 
+def rest(rows: Sequence[Row]) -> str:
+    """The same for clusters at rest."""
+    lines = ["| nodes × caches | controller RSS MB | CPU s to start | MB listed |", "|---|---|---|---|"]
+    names = ("controller_rss_mb", "start_cpu_seconds", "start_list_mb")
+    for row in rows:
+        cells = (f"{row['nodes']:,} × {row['caches']}", *(f"{row[name]:.0f}" for name in names))
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
 def _three(seconds: Mapping[str, float]) -> str:
     return ", ".join(f"{seconds[name]:.0f}" for name in ("first", "median", "last"))
 

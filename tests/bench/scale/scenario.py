@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import logging
 import random
 import time
 from collections import Counter
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import httpx2 as httpx
@@ -18,21 +18,22 @@ import msgspec
 from imagecached.imagecache import Status, parse_status, timestamp
 from imagecached.kube.controller import Election, Leader, Settings
 from imagecached.kube.recorder import Recorder
-from tests.bench.scale import meter, weigh
+from tests.bench.scale import meter
+from tests.bench.scale.rest import CRDS, declared
 from tests.fakes.registries import Registries
 from tests.fakes.virtual import wall
 from tests.support.apiserver import ApiServer, storage
 from tests.support.direct import Direct, direct
 from tests.support.fleet import Fleet
 
-_CRDS = Path(__file__).resolve().parents[3] / "daemonset/crds"
+log = logging.getLogger(__name__)
+
 _IMC = "imagecaches.eci.alibabacloud.com"
 _NIC = "nodeimagecaches.imagecached.dev"
 _HISTORY = 2000  # changes the emulated server remembers: each of a large cluster is tens of KB
 _QUIET_SECONDS = 3600.0
 _SETTLE_SECONDS = 900.0
 _MOST_SECONDS = 6 * 3600.0
-_IMAGES = 2  # of each cache
 _FETCH_SECONDS = 20.0
 
 
@@ -76,13 +77,13 @@ class _Served(httpx.AsyncByteStream):
         await self.inner.aclose()
 
 
-async def simulate(size: Size, *, process: bool) -> dict[str, Any]:
+async def simulate(size: Size) -> dict[str, Any]:
     """The figures of one size."""
     storage._HISTORY = _HISTORY  # the emulation's bound, not a behaviour
     began = time.monotonic()
     server = ApiServer(tracks_fields=False, bookmark_seconds=60.0)
     server.collector.collect = _nothing  # type: ignore[method-assign]  # looks at every object at every write
-    server.install(_CRDS)
+    server.install(CRDS)
     server.put({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "imagecached-system"}})
     draw = random.Random(size.nodes * 1000 + size.caches)
     fleet = Fleet(
@@ -106,8 +107,6 @@ async def simulate(size: Size, *, process: bool) -> dict[str, Any]:
         for task in tasks:
             task.cancel()
     row["bench_wall_seconds"] = round(time.monotonic() - began, 1)
-    if process:
-        row |= await asyncio.get_running_loop().run_in_executor(None, weigh.controller, server)
     return row
 
 
@@ -135,7 +134,7 @@ async def _rollout(server: ApiServer, size: Size) -> dict[str, Any]:
     server.traffic.reset()
     cpu, start = meter.spent(), clock()
     for number in range(size.caches):
-        server.put(_declared(f"cache-{number:03}"))
+        server.put(declared(f"cache-{number:03}", timestamp(wall())))
     ids, ready = 0.0, list[float]()
     done: set[str] = set()
     while len(done) < size.caches and clock() - start < _MOST_SECONDS:
@@ -143,6 +142,8 @@ async def _rollout(server: ApiServer, size: Size) -> dict[str, Any]:
         statuses = _statuses(server)
         if not ids and all(status.image_cache_id for status in statuses.values()):
             ids = clock() - start
+        if (clock() - start) % 60 == 0:
+            log.info("rollout", extra={"seconds": clock() - start, "ready": len(done)})
         for name, status in statuses.items():
             if status.phase == "Ready" and name not in done:
                 done.add(name)
@@ -206,16 +207,6 @@ def _objects(server: ApiServer) -> dict[str, Any]:
 
 def _statuses(server: ApiServer) -> dict[str, Status]:
     return {each["metadata"]["name"]: parse_status(each.get("status")) for each in server.all(_IMC)}
-
-
-def _declared(name: str) -> dict[str, Any]:
-    images = [f"registry.example.com/team/{name}-{number}:v1.2.3" for number in range(_IMAGES)]
-    return {
-        "apiVersion": "eci.alibabacloud.com/v1",
-        "kind": "ImageCache",
-        "metadata": {"name": name, "creationTimestamp": timestamp(wall())},
-        "spec": {"images": images, "imageCacheSize": 20},
-    }
 
 
 def _nothing() -> None:

@@ -14,7 +14,7 @@ import random
 from collections.abc import Awaitable, Callable
 from typing import Final
 
-from imagecached.aio import backoff
+from imagecached.aio import Bell, backoff
 from imagecached.errors import ImagecachedError, Unavailable
 
 log = logging.getLogger(__name__)
@@ -39,7 +39,8 @@ class Queue:
         self._busy: set[str] = set()
         self._begun: dict[str, float] = {}
         self._failures: dict[str, int] = {}
-        self._news = asyncio.Event()
+        self._news = Bell()
+        self._turn = asyncio.Lock()
 
     def __len__(self) -> int:
         return len(self._due) + len(self._busy)
@@ -52,7 +53,8 @@ class Queue:
         if due < self._due.get(key, float("inf")):
             self._due[key] = due
             heapq.heappush(self._heap, (due, key))
-            self._tell()
+            if self._heap[0] == (due, key):
+                self._news.ring()
 
     def forget(self, key: str) -> None:
         """Nobody will name ``key`` again."""
@@ -65,11 +67,6 @@ class Queue:
             for number in range(workers):
                 group.create_task(self._work(), name=f"worker {number}")
 
-    def _tell(self) -> None:
-        """Wake those who wait; who waits after this waits for the next news."""
-        self._news.set()
-        self._news = asyncio.Event()
-
     async def _work(self) -> None:
         while True:
             key = await self._next()
@@ -77,22 +74,24 @@ class Queue:
                 again = await self._attempt(key)
             finally:
                 self._busy.discard(key)
-                self._tell()
+                if key in self._due:
+                    self._news.ring()
             if again is not None:
                 self.add(key, again)
 
     async def _next(self) -> str:
-        """The key whose turn it is; waits for one."""
+        """The key whose turn it is; one worker waits for it, the others wait for that one."""
         loop = asyncio.get_running_loop()
-        while True:
-            waiting = self._pop(loop.time())
-            if isinstance(waiting, str):
-                return waiting
-            try:
-                async with asyncio.timeout(waiting):
-                    await self._news.wait()
-            except TimeoutError:
-                continue
+        async with self._turn:
+            while True:
+                waiting = self._pop(loop.time())
+                if isinstance(waiting, str):
+                    return waiting
+                try:
+                    async with asyncio.timeout(waiting):
+                        await self._news.wait()
+                except TimeoutError:
+                    continue
 
     def _pop(self, now: float) -> str | float | None:
         """A key whose turn it is, else the seconds until one's is, None if there is none."""
