@@ -26,6 +26,7 @@ OnRequest = Callable[[str, str], None]
 """Told verb (``get``, ``watch``, …) and code (``200``, ``429``, … or ``none``: no answer) of each request."""
 
 _PAGE: Final = 250
+_SLICE: Final = 25  # objects that are taken in at a time: one may hold hundreds of things
 _MOST_ITEMS: Final = 200_000
 _RESTARTS: Final = 3
 _MERGE: Final = "application/merge-patch+json"
@@ -103,7 +104,7 @@ class Cluster:
             metadata, found = page.get("metadata"), page.get("items")
             if not isinstance(metadata, dict) or not isinstance(found, list):
                 raise Corrupt(f"{what}: the answer is no list")
-            items += found if keep is None else [keep(item) for item in found]
+            await _take(items, found, keep)
             if len(items) > _MOST_ITEMS:
                 raise Unavailable(f"{what}: more than {_MOST_ITEMS} objects")
             token = metadata.get("continue") or ""
@@ -254,6 +255,14 @@ async def _read(what: str, response: httpx.Response, most: int) -> bytes:
                 return bytes(body[:most])
             raise Unavailable(f"{what}: the answer is longer than {most} bytes")
     return bytes(body)
+
+
+async def _take(items: list[Object], found: list[Object], keep: Keep | None) -> None:
+    """Add what is kept of a page; a long one lets others work in between."""
+    for number, item in enumerate(found, 1):
+        items.append(item if keep is None else keep(item))
+        if number % _SLICE == 0:
+            await asyncio.sleep(0)
 
 
 def _selection(labels: str, fields: str) -> dict[str, str]:

@@ -78,6 +78,7 @@ class Queue:
                     self._news.ring()
             if again is not None:
                 self.add(key, again)
+            await asyncio.sleep(0)  # thousands of looks that wait for nothing must not hold up the lease
 
     async def _next(self) -> str:
         """The key whose turn it is; one worker waits for it, the others wait for that one."""

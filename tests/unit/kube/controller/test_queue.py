@@ -173,3 +173,22 @@ def test_a_forgotten_key_is_not_looked_at() -> None:
 
     scenario(looks, act)
     assert looks.begun == [("b", 10.0)]
+
+
+def test_looks_that_wait_for_nothing_let_others_work_in_between() -> None:
+    """A leader that looks at thousands of nodes must renew its lease meanwhile."""
+    looked: list[str] = []
+    turns: list[int] = []
+
+    async def look(key: str) -> None:
+        looked.append(key)
+
+    async def act(queue: Queue) -> None:
+        for number in range(1000):
+            queue.add(str(number))
+        while len(looked) < 1000:
+            turns.append(len(looked))
+            await asyncio.sleep(0)
+
+    scenario(look, act, workers=8)
+    assert len(turns) >= 1000 // 8
