@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Final, Protocol, TypeVar
 
@@ -25,6 +26,7 @@ from imagecached.registry import Access
 from imagecached.store import Store
 
 TICK_SECONDS: Final = 0.25
+_RUNTIME_SECONDS: Final = 30.0
 
 T = TypeVar("T")
 U = TypeVar("U")
@@ -44,11 +46,12 @@ class Site(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Builder:
-    """What building needs."""
+    """What building needs. ``settled``: waits until the runtime knows of images, where there is one."""
 
     images: Images
     store: Store
     brought: Brought
+    settled: Callable[..., Awaitable[None]] | None = None
 
     async def build(self, site: Site, declared: Declared, access: Access) -> None:
         """Make the generation of ``site`` present and let it serve. Errors as of a pull; TooLarge."""
@@ -129,14 +132,27 @@ class Builder:
         await site.move(phases.advance(declared.cache, site.life.status, site.now, moved=done))
 
     async def _finished(self, site: Site, declared: Declared, wanted: Sequence[Wanted]) -> None:
+        names = [one.name for one in wanted]
         for one in wanted:
             tag = tag_of(one.image)
             if tag is not None and not declared.managed and declared.cache.options.platform is None:
                 await self.brought.note(tag, one.target)
                 await self.images.name(tag, of=one.name)
+                names.append(tag)
+        await self._known(names)
         exact = tuple(one.status(self._size) for one in wanted)
         status = replace(site.life.status, images=exact)
         await site.move(phases.finish(declared.cache, status, site.now))
+
+    async def _known(self, names: Sequence[str]) -> None:
+        """A pod that comes as soon as the cache is Ready must find its images; a runtime that does not answer
+        is not waited for, the images are here.
+        """
+        if self.settled is None:
+            return
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_RUNTIME_SECONDS):
+                await self.settled(*names)
 
     def _size(self, diff_id: Digest) -> int | None:
         layer = self.store.layer(diff_id)

@@ -53,6 +53,10 @@ class Registration(Protocol):
         """Images are no longer in the store: the runtime lets go of their layers."""
         ...
 
+    async def settled(self, *names: str) -> None:
+        """Wait until the runtime was told of each of these images, or it is known why it could not be."""
+        ...
+
 
 Collect = Callable[[], Awaitable[object]]
 
@@ -85,9 +89,10 @@ class Desk:
 
     def __post_init__(self) -> None:
         self.slots = asyncio.Semaphore(self.settings.at_once)
-        forget = None if self.registration is None else self.registration.unregister
+        registration = self.registration
+        forget, settled = (registration.unregister, registration.settled) if registration else (None, None)
         self.brought = Brought(self.store, forget)
-        self.builder = Builder(self.images, self.store, self.brought)
+        self.builder = Builder(self.images, self.store, self.brought, settled)
 
     def moved(self) -> None:
         """Something is to be seen: whoever watches looks again."""

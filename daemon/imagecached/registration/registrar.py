@@ -17,7 +17,7 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Final
 
-from imagecached.aio import backoff
+from imagecached.aio import Bell, backoff
 from imagecached.containerd import Containerd, Event
 from imagecached.errors import Corrupt, ImagecachedError, NotFound, Unavailable, Unsupported
 from imagecached.events import EventLog
@@ -93,6 +93,7 @@ class Registration:
         self._schedule = Schedule(time.monotonic, first=_FIRST_RETRY_SECONDS, most=_LAST_RETRY_SECONDS)
         self._accesses: dict[str, Access] = {}
         self._states: dict[str, RegistrationState] = {}
+        self._told = Bell()
         self._index = Index()
         self._rescue = Rescue(
             snapshotter=settings.snapshotter,
@@ -141,6 +142,11 @@ class Registration:
         it. Its errors: NotFound, if the image is not in the store; as of a pull; OutOfSpace.
         """
         return self._blobs.fetch(name, self._accesses.get(name, NOTHING))
+
+    async def settled(self, *names: str) -> None:
+        """Wait until each of these images was tried: it is registered, or its state says why not."""
+        while any(name not in self._states and self._store.image(name) is not None for name in names):
+            await self._told.wait()
 
     def state(self, name: str) -> RegistrationState | None:
         """How far the registration of an image is; None if there is none."""
@@ -348,10 +354,12 @@ class Registration:
         if before is not None and (before.state, before.reason, before.pinned) == (state, reason, pinned):
             return False
         self._states[name] = RegistrationState(state, reason, pinned, self._clock())
+        self._told.ring()
         return True
 
     def _forget(self, name: str) -> None:
         self._index.drop(name)
         self._schedule.forget(name)
         self._states.pop(name, None)
+        self._told.ring()
         self._accesses.pop(name, None)

@@ -68,6 +68,8 @@ class Node:
     metrics: Metrics = field(default_factory=Metrics)
     collected: int = 0
     unregistered: list[str] = field(default_factory=list)
+    settling: list[str] = field(default_factory=list)
+    runtime: asyncio.Event = field(default_factory=asyncio.Event)
     caches: Caches = field(init=False)
     store: Store = field(init=False)
     images: Images = field(init=False)
@@ -81,6 +83,11 @@ class Node:
         """As the registration with containerd."""
         self.unregistered.extend(names)
 
+    async def settled(self, *names: str) -> None:
+        """The same, with a runtime that answers once ``runtime`` is set."""
+        self.settling.extend(names)
+        await self.runtime.wait()
+
     async def collect(self) -> None:
         """As the daemon's upkeep."""
         await self.store.gc()
@@ -89,6 +96,7 @@ class Node:
     async def start(self) -> None:
         """Begin to tend; what was remembered is taken up."""
         self._stack = AsyncExitStack()
+        self.runtime.set()
         config = RegistryConfig(
             certs_dirs=(self.root / "certs.d",),
             patience=Patience(attempts=1, read_seconds=5, retry_after_most_seconds=0),

@@ -77,3 +77,14 @@ async def test_applied_documents_outlive_a_restart(node: Node) -> None:
     assert await node.caches.apply([given]) == {"demo": "unchanged"}
     await node.until(lambda: node.calendar.next > 0)
     assert len(node.fake.requests) == asked
+
+
+async def test_a_cache_is_ready_when_the_runtime_knows_its_images(node: Node) -> None:
+    """A pod that comes then starts without a pull, whether it names the digest or the tag."""
+    node.runtime.clear()
+    one = node.fake.put_image("one", "1", [layer("one")])
+    node.declare(cache("demo", node.name("one:1")))
+    await node.until(lambda: node.settling == [node.name(f"one@{one}"), node.name("one:1")])
+    assert node.caches.status("demo").phase == "Creating"
+    node.runtime.set()
+    await node.phase("demo", "Ready")
