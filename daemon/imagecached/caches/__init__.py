@@ -276,9 +276,11 @@ class Caches:
         return "created" if before is None else "configured"
 
     def _restart(self, cache_id: str) -> Applied:
-        """What is applied once more unchanged: a build that has failed is begun anew."""
+        """What is applied once more unchanged: a build that has failed is begun anew, one that waits for its
+        next try gets it now.
+        """
         tending = self._desk.tendings.get(cache_id)
-        if tending is None or tending.life.status.phase not in ("Failed", "UpdateFailed"):
+        if tending is None or not (tending.life.failures or tending.life.status.reason):
             return "unchanged"
         tending.again = True
         tending.wake()

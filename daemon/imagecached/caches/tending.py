@@ -45,7 +45,7 @@ class Tending:
         self._written = life
         self.life = life
         self.again = False
-        """Begin a failed build anew: somebody asked for it."""
+        """Begin a failed build anew, or try now and not later: somebody asked for it."""
         self.yielded = False
         """Its pins have given way to others."""
         self.surplus = ""
@@ -149,6 +149,8 @@ class Tending:
             return plan.Remove(plan.Going("TooMany", self.surplus))
         if declared is not None and self.again and self.life.status.phase in ("Failed", "UpdateFailed"):
             return plan.Begin()
+        if self.again:
+            self.life = replace(self.life, retry_at=0.0)
         self.again = False
         return plan.next_step(
             declared, self.life, self.now,

@@ -107,6 +107,18 @@ async def test_an_unavailable_registry_is_waited_for(node: Node) -> None:
     assert (await node.phase("demo", "Ready")).reason == ""
 
 
+async def test_who_applies_again_does_not_wait_for_the_next_try(node: Node) -> None:
+    """The registry is mended, and the user who knows it says so."""
+    node.fake.put_image("app", "1", [layer("a")])
+    node.fake.script("/v2/app/manifests/1", faults.status(503, retry_after="120"))
+    demo = cache("demo", node.name("app:1"))
+    assert await node.caches.apply([demo]) == {"demo": "created"}
+    await node.until(lambda: node.calendar.next == 120)
+    assert await node.caches.apply([demo]) == {"demo": "restarted"}
+    await node.until(lambda: "imagecache_ready" in node.kinds())
+    assert await node.caches.apply([demo]) == {"demo": "unchanged"}
+
+
 async def test_what_cannot_succeed_fails_and_goes_after_a_day(node: Node) -> None:
     """What was fetched for it is let go; it can be looked at for 24 hours, and is not built again after."""
     node.fake.put_image("app", "1", [layer("a")])
