@@ -21,6 +21,7 @@ log = logging.getLogger(__name__)
 
 _FIRST_WAIT: Final = 1.0
 _MOST_WAIT: Final = 300.0
+_NEVER: Final = float("inf")
 
 Look = Callable[[str], Awaitable[float | None]]
 """Looks at a key; the seconds after which it must be looked at again, None if only news matter."""
@@ -41,6 +42,7 @@ class Queue:
         self._failures: dict[str, int] = {}
         self._news = Bell()
         self._turn = asyncio.Lock()
+        self._until = _NEVER  # when the worker that waits will look at the heap by itself
 
     def __len__(self) -> int:
         return len(self._due) + len(self._busy)
@@ -50,10 +52,10 @@ class Queue:
         now = asyncio.get_running_loop().time()
         earliest = self._begun.get(key, now - 1e9) + self._apart()
         due = max(now + delay, earliest)
-        if due < self._due.get(key, float("inf")):
+        if due < self._due.get(key, _NEVER):
             self._due[key] = due
             heapq.heappush(self._heap, (due, key))
-            if self._heap[0] == (due, key):
+            if due < self._until:
                 self._news.ring()
 
     def forget(self, key: str) -> None:
@@ -85,9 +87,11 @@ class Queue:
         loop = asyncio.get_running_loop()
         async with self._turn:
             while True:
-                waiting = self._pop(loop.time())
+                now = loop.time()
+                waiting = self._pop(now)
                 if isinstance(waiting, str):
                     return waiting
+                self._until = _NEVER if waiting is None else now + waiting
                 try:
                     async with asyncio.timeout(waiting):
                         await self._news.wait()

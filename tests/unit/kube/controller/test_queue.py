@@ -192,3 +192,18 @@ def test_looks_that_wait_for_nothing_let_others_work_in_between() -> None:
 
     scenario(look, act, workers=8)
     assert len(turns) >= 1000 // 8
+
+
+def test_a_key_that_waits_for_its_own_look_holds_up_no_other() -> None:
+    """It was named again while it was looked at for long; what is named later has its turn all the same."""
+    looks = Looks(seconds=500.0)
+
+    async def act(queue: Queue) -> None:
+        queue.add("long")
+        await asyncio.sleep(1)
+        queue.add("long")
+        await asyncio.sleep(1)
+        queue.add("other")
+
+    scenario(looks, act, seconds=400.0)
+    assert looks.begun == [("long", 0.0), ("other", 2.0)]
