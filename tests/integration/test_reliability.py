@@ -320,14 +320,6 @@ def own_pull(node: Node, reference: str) -> None:
     node.containerd.ctr("images", "pull", "--hosts-dir", node.containerd.certs, *ours)
 
 
-def can_pull(node: Node, reference: str) -> bool:
-    """The same, if containerd can do it now."""
-    with suppress(subprocess.CalledProcessError):
-        own_pull(node, reference)
-        return True
-    return False
-
-
 def own_run(node: Node, reference: str, *command: str) -> str:
     """What a container of such an image says."""
     name = f"test-{os.urandom(4).hex()}"
@@ -373,8 +365,7 @@ def test_the_store_begins_anew(demo: Registry, pause: str) -> None:
         with pytest.raises(subprocess.CalledProcessError):
             own_run(node, own, "cat", "/etc/number")
         node.containerd.ctr("images", "remove", "--sync", own)
-        # containerd answers by itself, for up to 3 s, while it waits to try again a server that was silent.
-        await_true(lambda: can_pull(node, own), what="a pull", deadline_seconds=15, alive=lambda: True)
+        own_pull(node, own)
         assert own_run(node, own, "cat", "/etc/number") == "5\n"
         prepare(node, shell)
         k8s = ("--namespace", "k8s.io", "run", "--rm", "--snapshotter", "imagecached", shell, "test-anew")

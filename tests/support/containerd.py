@@ -13,6 +13,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -45,6 +46,8 @@ _DISABLED: Final = (
 )
 _CRI: Final = ("io.containerd.grpc.v1.cri", "io.containerd.cri.v1.images", "io.containerd.cri.v1.runtime")
 _PATIENCE_SECONDS: Final = 30.0
+_SILENT: Final = "timed out waiting for server handshake"
+_SILENT_SECONDS: Final = 10.0
 
 
 class Containerd:
@@ -95,9 +98,16 @@ class Containerd:
         self.process = None
 
     def ctr(self, *arguments: str | Path) -> str:
-        """Run ``ctr`` against this containerd; its output, or CalledProcessError with its words as a note."""
+        """Run ``ctr`` against this containerd; its output, or CalledProcessError with its words as a note.
+
+        containerd answers by itself, for some seconds, while it waits to try again a snapshotter that was
+        silent: it is asked again then.
+        """
         command = [_program("ctr", self.programs), "--address", str(self.socket), *map(str, arguments)]
+        deadline = time.monotonic() + _SILENT_SECONDS
         done = subprocess.run(command, capture_output=True, text=True, check=False)
+        while done.returncode and _SILENT in done.stderr and time.monotonic() < deadline:
+            done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:
             error = subprocess.CalledProcessError(done.returncode, command, done.stdout, done.stderr)
             error.add_note(done.stderr.strip())
