@@ -29,7 +29,7 @@ from imagecached.kube.controller import Election, Leader, Settings, Terms
 from imagecached.kube.recorder import Recorder
 from imagecached.kube.webhook import Listen, Place, Rules, Webhook
 from imagecached.notify import notify
-from imagecached.registry import Patience, Registry, RegistryConfig
+from imagecached.registry import Registry, RegistryConfig
 from imagecached.telemetry import ClusterMetrics, ClusterReadings
 
 log = logging.getLogger(__name__)
@@ -90,7 +90,7 @@ async def _build(config: Config, environ: Mapping[str, str], stack: AsyncExitSta
     cluster = await stack.enter_async_context(
         Cluster.open(kubeconfig, manager=_COMPONENT, on_request=metrics.requested)
     )
-    registry = await stack.enter_async_context(Registry(_registry_config(config)))
+    registry = await stack.enter_async_context(Registry(RegistryConfig.of(config.registry)))
     recorder = Recorder(cluster, _COMPONENT, identity)
     election = Election(
         cluster, identity, name=_LEASE, namespace=section.namespace, terms=_settings(section).terms
@@ -165,22 +165,6 @@ def _settings(section: ControllerSection) -> Settings:
         resolve_patience=section.resolve_patience_seconds,
         drift=section.drift_interval_seconds,
         quota=Quota(section.manual_caches, section.automatic_caches),
-    )
-
-
-def _registry_config(config: Config) -> RegistryConfig:
-    """As the node daemon's: both must find the same image, though only documents are fetched here."""
-    section = config.registry
-    return RegistryConfig(
-        certs_dirs=section.certs_dirs,
-        auth_files=section.auth_files,
-        plain_http=section.plain_http,
-        insecure=section.insecure,
-        patience=Patience(
-            attempts=section.attempts,
-            connect_seconds=section.connect_timeout_seconds,
-            read_seconds=section.read_timeout_seconds,
-        ),
     )
 
 

@@ -13,7 +13,7 @@ from imagecached.imagecache import Quota
 from imagecached.images import PullSettings
 from imagecached.layers.limits import Limits
 from imagecached.oci.platform import Platform
-from imagecached.registry import Patience, Ranged, RegistryConfig
+from imagecached.registry import Ranged, RegistryConfig
 from imagecached.store import StorePolicy
 
 
@@ -34,19 +34,9 @@ def store_policy(config: Config) -> StorePolicy:
 
 def registry_config(config: Config) -> RegistryConfig:
     """How registries are reached."""
-    section, pull = config.registry, config.pull
-    return RegistryConfig(
-        certs_dirs=section.certs_dirs,
-        auth_files=section.auth_files,
-        plain_http=section.plain_http,
-        insecure=section.insecure,
-        patience=Patience(
-            attempts=section.attempts,
-            connect_seconds=section.connect_timeout_seconds,
-            read_seconds=section.read_timeout_seconds,
-        ),
-        ranged=Ranged(pull.ranged_connections, pull.ranged_chunk_bytes, pull.ranged_threshold_bytes),
-    )
+    pull = config.pull
+    ranged = Ranged(pull.ranged_connections, pull.ranged_chunk_bytes, pull.ranged_threshold_bytes)
+    return RegistryConfig.of(config.registry, ranged)
 
 
 def pull_settings(config: Config) -> PullSettings:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from imagecached.errors import InvalidInput
+
+if TYPE_CHECKING:
+    from imagecached.config import RegistrySection
 
 DEFAULT_CERTS_DIR: Final = Path("/etc/containerd/certs.d")
 
@@ -64,3 +67,19 @@ class RegistryConfig:
     helper_seconds: float = 10.0  # a credential helper that takes longer is killed
     connections_per_host: int = 16
     user_agent: str = "imagecached"
+
+    @classmethod
+    def of(cls, section: RegistrySection, ranged: Ranged | None = None) -> RegistryConfig:
+        """What the configuration says: nodes and controller must find the same image."""
+        return cls(
+            certs_dirs=section.certs_dirs,
+            auth_files=section.auth_files,
+            plain_http=section.plain_http,
+            insecure=section.insecure,
+            patience=Patience(
+                attempts=section.attempts,
+                connect_seconds=section.connect_timeout_seconds,
+                read_seconds=section.read_timeout_seconds,
+            ),
+            ranged=ranged or Ranged(),
+        )
