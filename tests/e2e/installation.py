@@ -173,7 +173,7 @@ def pods_of(world: World) -> str:
 def _await_established(world: World, name: str) -> None:
     def established() -> bool:
         found = world.cluster.get(CRD, name) or {}
-        conditions = found.get("status", {}).get("conditions", ())
+        conditions = found.get("status", {}).get("conditions") or ()  # null at first
         return any(each["type"] == "Established" and each["status"] == "True" for each in conditions)
 
     wait_for(established, f"{name} is served", world.patience)

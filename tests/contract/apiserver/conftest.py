@@ -71,24 +71,24 @@ async def api(request: pytest.FixtureRequest) -> AsyncIterator[Api]:
             yield under_test
         finally:
             await under_test("DELETE", f"/api/v1/namespaces/{name}")
-            await under_test("DELETE", f"{_DEFINITIONS}/samples.{under_test.group}")
+            await under_test("DELETE", f"{DEFINITIONS}/samples.{under_test.group}")
 
 
-_DEFINITIONS = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
+DEFINITIONS = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
 
 
 async def _prepare(api: Api) -> None:
     await api.made(
         "/api/v1/namespaces", {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": api.name}}
     )
-    await api.made(_DEFINITIONS, definition(api.group))
+    await api.made(DEFINITIONS, definition(api.group))
     async with asyncio.timeout(60):
         for made in (api.configs("kube-root-ca.crt"), api.discovery) if api.real else ():
             while (await api("GET", made)).code != 200:  # made by controllers, a moment later
                 await asyncio.sleep(0)
         while (await api("GET", api.samples())).code != 200:
             async with api.watching(
-                _DEFINITIONS, fieldSelector=f"metadata.name=samples.{api.group}"
+                DEFINITIONS, fieldSelector=f"metadata.name=samples.{api.group}"
             ) as watch:
                 await watch.next()
 

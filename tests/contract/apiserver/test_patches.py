@@ -88,8 +88,11 @@ async def test_apply_creates_and_then_changes_nothing(api: Api) -> None:
 
 
 async def test_apply_needs_a_manager(api: Api) -> None:
-    """400 without fieldManager."""
-    assert (await api("PATCH", api.samples("one"), api.sample("one"), kind=APPLY)).code == 400
+    """422 that names the parameter fieldManager."""
+    answer = await api("PATCH", api.samples("one"), api.sample("one"), kind=APPLY)
+    assert answer.code == 422
+    assert answer.causes() == {"fieldManager": "FieldValueRequired"}
+    assert "PatchOptions.meta.k8s.io" in answer.body["message"]
 
 
 async def test_apply_removes_what_it_does_not_say_any_more(api: Api) -> None:

@@ -6,6 +6,8 @@ import pytest
 
 from tests.contract.apiserver.api import Api, Watch
 
+_OURS = {"suite": "contract"}
+
 
 async def _configs(api: Api, *names: str) -> None:
     for name in names:
@@ -77,12 +79,11 @@ async def test_a_watch_tells_what_came_after_its_version(api: Api) -> None:
 
 async def test_a_watch_without_a_version_begins_with_what_is_there(api: Api) -> None:
     """Every object as ADDED, then what happens."""
-    await _configs(api, "one", "two")
-    async with api.watching(
-        api.configs(), labelSelector="!x", fieldSelector="metadata.name!=kube-root-ca.crt"
-    ) as watch:
+    await api.made(api.configs(), {**api.config("one"), "metadata": {"name": "one", "labels": _OURS}})
+    await api.made(api.configs(), {**api.config("two"), "metadata": {"name": "two", "labels": _OURS}})
+    async with api.watching(api.configs(), labelSelector="suite=contract") as watch:
         assert await watch.names(2) == [("ADDED", "one"), ("ADDED", "two")]
-        await _configs(api, "three")
+        await api.made(api.configs(), {**api.config("three"), "metadata": {"name": "three", "labels": _OURS}})
         assert await watch.names(1) == [("ADDED", "three")]
 
 
@@ -142,7 +143,7 @@ async def test_a_version_from_the_future(api: Api, path: str) -> None:
 async def _ends_in(watch: Watch, code: int) -> bool:
     """An ERROR event, or nothing at all: servers with and without a watch cache differ."""
     events = await watch.rest()
-    return not events or events[0]["object"]["code"] == code
+    return not events or events[0]["object"].get("code") == code
 
 
 async def test_an_exact_version_shows_the_past(api: Api) -> None:
@@ -158,5 +159,13 @@ async def test_an_exact_version_shows_the_past(api: Api) -> None:
 
 async def test_history_that_is_gone(api: Api) -> None:
     """410 Expired for a watch from the beginning of time."""
+    if api.real and not await _has_forgotten(api):
+        pytest.skip("this server is so young that it remembers everything")
     async with api.watching(api.configs(), resourceVersion="1", timeoutSeconds="1") as watch:
         assert watch.code == 410 or await _ends_in(watch, 410)
+
+
+async def _has_forgotten(api: Api) -> bool:
+    """Is a list of the beginning of time refused? Servers compact their history every five minutes."""
+    answer = await api("GET", "/api/v1/namespaces", resourceVersion="1", resourceVersionMatch="Exact")
+    return answer.code == 410

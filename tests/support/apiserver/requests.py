@@ -10,7 +10,7 @@ import msgspec
 import yaml
 
 from tests.support.apiserver import refusals
-from tests.support.apiserver.refusals import Refused
+from tests.support.apiserver.refusals import Cause
 from tests.support.apiserver.resources import Resource
 
 MERGE = "application/merge-patch+json"
@@ -152,9 +152,6 @@ def check_patch_type(call: Call) -> str:
     if kind not in accepted:
         raise refusals.unsupported_media_type(accepted)
     if kind == APPLY[0] and not call.query.get("fieldManager"):
-        raise Refused(
-            400,
-            "BadRequest",
-            "PatchOptions.meta.k8s.io is invalid: fieldManager: Required value: is required for apply patch",
-        )
+        missing = Cause("fieldManager", "Required value: is required for apply patch", "FieldValueRequired")
+        raise refusals.invalid("meta.k8s.io", "PatchOptions", "", [missing])
     return kind

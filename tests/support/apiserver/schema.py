@@ -1,7 +1,8 @@
 """Structural schemas of custom resources: defaults, pruning, validation, CEL rules.
 
 Pure. Order as in the real server: prune, default, validate types and ranges, then the rules, which are
-skipped where types are wrong. Rules run on Google's own CEL.
+skipped, and that is said, where something is wrong that they could stumble over. Rules run on Google's own
+CEL.
 """
 
 from __future__ import annotations
@@ -27,6 +28,15 @@ _TYPES: Mapping[str, tuple[type, ...]] = {
     "array": (list,),
     "object": (dict,),
 }
+_BLOCKING = frozenset(
+    f"FieldValue{kind}" for kind in ("NotSupported", "Required", "TooLong", "TooMany", "TypeInvalid")
+)
+_UNCHECKED = Cause(
+    "<nil>",
+    "Invalid value: null: some validation rules were not checked because the object was invalid; "
+    "correct the existing errors to complete validation",
+)
+"""The real server names no field there, and this is how it writes that."""
 
 
 def prune(value: Any, schema: Mapping[str, Any], *, root: bool = True) -> Any:
@@ -92,7 +102,19 @@ def default(value: Any, schema: Mapping[str, Any]) -> None:
 def validate(value: Any, schema: Mapping[str, Any], old: Any = None) -> list[Cause]:
     """What is wrong with ``value``; ``old`` is the object that it replaces, for transition rules."""
     found = list(_typed(value, schema, ""))
-    return found or list(_ruled(value, schema, old, ""))
+    if not _has_rules(schema):
+        return found
+    if any(cause.reason in _BLOCKING for cause in found):
+        return [*found, _UNCHECKED]
+    return [*found, *_ruled(value, schema, old, "")]
+
+
+def _has_rules(schema: Any) -> bool:
+    if isinstance(schema, list):
+        return any(map(_has_rules, schema))
+    if not isinstance(schema, Mapping):
+        return False
+    return "x-kubernetes-validations" in schema or any(map(_has_rules, schema.values()))
 
 
 def _typed(value: Any, schema: Mapping[str, Any], path: str) -> Iterator[Cause]:

@@ -8,6 +8,7 @@ import secrets
 import ssl
 import weakref
 from collections.abc import Callable, Iterable, Mapping
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any, Self
 
@@ -29,6 +30,7 @@ from tests.support.apiserver.writes import Writes
 
 MOST_BODY_BYTES = 3 << 20
 _TOKEN_REQUEST = re.compile(r"/api/v1/namespaces/([^/]+)/serviceaccounts/([^/]+)/token")
+_ESTABLISHED_AFTER_SECONDS = 0.02
 _CRDS = ("apiextensions.k8s.io", "customresourcedefinitions")
 ADMIN = User("admin", (MASTERS, "system:authenticated"))
 
@@ -288,7 +290,10 @@ class ApiServer:
             "patch": self.writes.patch,
         }
         code, stored = await verbs[call.verb](call)
-        self._defined(call.resource, stored)
+        if code == HTTPStatus.CREATED and call.resource.key == _CRDS and not call.dry_run:
+            stored = self._accepted(call.resource, stored)
+        else:
+            self._defined(call.resource, stored)
         self._settle(call)
         return code, stored.json
 
@@ -305,8 +310,26 @@ class ApiServer:
         if call.verb in ("delete", "deletecollection", "update", "patch"):
             self.collector.collect()
 
+    def _accepted(self, resource: Resource, stored: Stored) -> Stored:
+        """A definition that has just been made: served a moment later, and until then of null conditions."""
+        status = {
+            "acceptedNames": {"kind": "", "plural": ""},
+            "conditions": None,
+            "storedVersions": ["v1"],
+        }
+        document = {**stored.document, "metadata": {**stored.meta}, "status": status}
+        stored = self.storage.write(resource, document, previous=stored)
+
+        def establish() -> None:
+            found = self.storage.find(resource, "", stored.meta["name"])
+            if found is not None:
+                self._defined(resource, found)
+
+        asyncio.get_running_loop().call_later(_ESTABLISHED_AFTER_SECONDS, establish)
+        return stored
+
     def _defined(self, resource: Resource, stored: Stored) -> None:
-        """A definition is served as soon as it is there."""
+        """Serve what a definition defines."""
         if resource.key != _CRDS or stored.meta.get("deletionTimestamp"):
             return
         names = stored.document["spec"]["names"]
