@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterable
 from contextlib import suppress
@@ -124,13 +125,22 @@ def objects(world: World) -> list[Document]:
     """What is applied: for processes without what runs from images, and with the webhook by its address."""
     documents = build(FOLDER)
     if world.node is None:
-        return with_image(documents, world.options.image)
+        return [*with_image(documents, world.options.image), *_settings(world)]
     documents = [document for document in documents if document["kind"] not in _OF_IMAGES]
     for document in documents:
         for webhook in document.get("webhooks", ()):
             path = webhook["clientConfig"]["service"]["path"]
             webhook["clientConfig"] = {"url": f"https://127.0.0.1:{world.node.webhook_port}{path}"}
     return documents
+
+
+def _settings(world: World) -> list[Document]:
+    """What the flags say to daemon and controller alike, as a ConfigMap; none if they say nothing."""
+    if not world.options.plain_http:
+        return []
+    config = f"[registry]\nplain_http = {json.dumps(world.options.plain_http)}\n"
+    metadata = {"name": "imagecached-config", "namespace": SYSTEM}
+    return [{"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": {"config.toml": config}}]
 
 
 def await_rollout(world: World) -> None:

@@ -87,9 +87,7 @@ async def _prepare(api: Api) -> None:
             while (await api("GET", made)).code != 200:  # made by controllers, a moment later
                 await asyncio.sleep(0)
         while (await api("GET", api.samples())).code != 200:
-            async with api.watching(
-                DEFINITIONS, fieldSelector=f"metadata.name=samples.{api.group}"
-            ) as watch:
+            async with api.watching(DEFINITIONS, fieldSelector=f"metadata.name=samples.{api.group}") as watch:
                 await watch.next()
 
 
