@@ -13,11 +13,15 @@ from pathlib import Path
 import pytest
 
 from imagecached import aio
+from imagecached.containerd import Containerd as Client
+from imagecached.containerd import SnapshotInfo
 from imagecached.doctor import in_use, why_no_pods
-from imagecached.dropin import Places
+from imagecached.dropin import NAME, Places
 from imagecached.dropin.objections import InUse
 from imagecached.dropin.setup import Setup
-from imagecached.errors import FailedPrecondition
+from imagecached.errors import FailedPrecondition, Unavailable
+from imagecached.oci.chain import chain_ids
+from imagecached.oci.digest import Digest
 from imagecached.registration.farewell import forget
 from tests.support import cri
 from tests.support.containerd import CONTAINERD2, Containerd, serve_containerd
@@ -50,6 +54,14 @@ class Live:
     def kubelet(self) -> AbstractAsyncContextManager[cri.Cri]:
         """CRI of the containerd that runs now."""
         return cri.connected(self.containerd.socket, self.containerd.directory / "logs")
+
+    async def stat(self, key: str) -> SnapshotInfo | None:
+        """What containerd says of a snapshot of ours."""
+        containerd = Client(self.containerd.socket)
+        try:
+            return await containerd.namespace("k8s.io").snapshots(NAME).stat(key)
+        finally:
+            await containerd.close()
 
     async def seen(self) -> InUse:
         """What the installer sees."""
@@ -125,9 +137,18 @@ async def test_a_node_is_set_up_and_set_back(demo: Registry, live: Live) -> None
         assert requests == []
     assert hello in (await live.seen()).only_ours
 
+    layers = live.daemon.ask("describe", shell)["layers"]
+    top = chain_ids([Digest(layer["diff_id"]) for layer in layers])[-1]
     live.daemon.stop()
+    live.places.socket.unlink()  # as before a daemon's first start: containerd must serve without it
+    live.restart()
+    assert await aio.finish(why_no_pods, live.containerd.socket) == ""
+    with pytest.raises(Unavailable):  # containerd believes that we have it, and asks
+        await live.stat(top)
+
     assert hello in await aio.finish(forget, live.containerd.socket, ("k8s.io",))
     assert (await live.seen()).only_ours == ()
+    assert await live.stat(top) is None  # nothing is left to ask about
     assert live.setup.undo() is True
     assert config.read_bytes() == before
     live.restart()

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Final
 
 from imagecached.containerd.client import Namespace
 from imagecached.containerd.nouns import Labels
+from imagecached.errors import NotFound
 
 _REFERENCE: Final = "containerd.io/gc.ref.content."
 _SNAPSHOT: Final = "containerd.io/gc.ref.snapshot."
@@ -42,6 +44,14 @@ async def snapshotters(namespace: Namespace, digest: str) -> frozenset[str]:
         names = config.labels if config else {}
         found |= {name.removeprefix(_SNAPSHOT) for name in names if name.startswith(_SNAPSHOT)}
     return frozenset(found)
+
+
+async def unbind(namespace: Namespace, snapshotter: str) -> None:
+    """Let images have nothing in ``snapshotter`` any more: what no container uses there is collected."""
+    label = f"{_SNAPSHOT}{snapshotter}"
+    for config in await namespace.content.listed([f'labels."{label}"']):
+        with suppress(NotFound):  # collected meanwhile
+            await namespace.content.label(config.digest, {label: ""})
 
 
 async def bound(namespace: Namespace) -> dict[str, frozenset[str]]:

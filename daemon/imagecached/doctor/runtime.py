@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
-from imagecached.containerd import Container, Containerd, Namespace, Plugin
+from imagecached.containerd import Container, Containerd, Namespace, Plugin, Snapshots
 from imagecached.containerd.held import CONFIG, bound, manifests
 from imagecached.dropin import NAME, Places, Version
 from imagecached.dropin.objections import InUse
@@ -26,6 +26,7 @@ T = TypeVar("T")
 
 KUBERNETES: Final = "k8s.io"
 _SECONDS: Final = 20.0
+_SNAPSHOT_SECONDS: Final = 5.0
 _PAUSE_SECONDS: Final = 0.2
 _CONFIG_BYTES: Final = 4 << 20
 _SYSTEMD: Final = Path("/run/systemd/system")
@@ -94,13 +95,19 @@ async def _until_it_serves(socket: Path, patience_seconds: float) -> str:
     async with asyncio.timeout(patience_seconds):
         while True:
             with suppress(ImagecachedError):
-                runtime = await _look(socket, NAME)
-                if runtime.cri:
-                    return runtime.cri
-                if runtime.plugin is None or runtime.plugin.error:
-                    return f"it has no snapshotter {NAME}"
-                return ""
+                async with _connected(socket) as containerd:
+                    return await _why_not_from_us(containerd)
             await asyncio.sleep(_PAUSE_SECONDS)
+
+
+async def _why_not_from_us(containerd: Containerd) -> str:
+    """Asks nothing that containerd would ask us: our daemon may start only after this."""
+    plugins = await containerd.plugins()
+    if why := _why_no_cri(plugins):
+        return why
+    await containerd.cri_status()
+    ours = next((each for each in plugins if _is_snapshotter(each) and each.id == NAME), None)
+    return f"it has no snapshotter {NAME}" if ours is None or ours.error else ""
 
 
 async def _within(work: Awaitable[T]) -> T:
@@ -211,7 +218,7 @@ async def _sandbox(namespace: Namespace) -> str:
 
 
 async def _is_here(namespace: Namespace, snapshotter: str, image: str) -> bool | None:
-    """Whether our snapshotter has the whole chain of an image; None: containerd does not know the image."""
+    """Whether our snapshotter has the whole chain of an image; None: containerd cannot say."""
     record = await namespace.images.get(image)
     if record is None:
         return None
@@ -219,9 +226,17 @@ async def _is_here(namespace: Namespace, snapshotter: str, image: str) -> bool |
         document = _document(await _small(namespace, labels[CONFIG]))
         diff_ids = [Digest(each) for each in (document.get("rootfs") or {}).get("diff_ids", ())]
         if diff_ids:
-            top = chain_ids(diff_ids)[-1]
-            return await namespace.snapshots(snapshotter).stat(top) is not None
+            return await _has(namespace.snapshots(snapshotter), chain_ids(diff_ids)[-1])
     return None
+
+
+async def _has(snapshots: Snapshots, key: str) -> bool | None:
+    """None: containerd waits for our daemon, which is not there."""
+    try:
+        async with asyncio.timeout(_SNAPSHOT_SECONDS):
+            return await snapshots.stat(key) is not None
+    except (ImagecachedError, TimeoutError):
+        return None
 
 
 async def _small(namespace: Namespace, digest: str) -> str:

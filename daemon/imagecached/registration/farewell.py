@@ -2,6 +2,7 @@
 
 Their layers are nowhere but here, and the kubelet takes an image that containerd knows for present. Once
 forgotten, they are pulled again by whoever needs them. What stays is unpinned: the kubelet may remove it.
+No snapshot of ours stays either, but those that containers stand on: whoever comes back finds no trace.
 """
 
 from __future__ import annotations
@@ -12,12 +13,13 @@ from pathlib import Path
 from typing import Final
 
 from imagecached.containerd import Containerd, Namespace
-from imagecached.containerd.held import bound
+from imagecached.containerd.held import bound, unbind
 from imagecached.dropin import NAME
 from imagecached.errors import ImagecachedError, NotFound
 from imagecached.registration.wanted import MANIFEST, OWNER, PART, PINNED
 
 _SECONDS: Final = 60.0
+_LEASE: Final = f"{NAME}-farewell"
 
 
 def forget(socket: Path, namespaces: tuple[str, ...]) -> tuple[str, ...]:
@@ -38,9 +40,18 @@ async def _forget(socket: Path, namespaces: tuple[str, ...]) -> tuple[str, ...]:
                         await namespace.images.delete(name)
                         forgotten.append(name)
                 await _unpin(namespace)
+                await unbind(namespace, NAME)
+                with suppress(ImagecachedError):  # slow where the daemon is gone; it is done later then
+                    await _collect(namespace)
     finally:
         await containerd.close()
     return tuple(forgotten)
+
+
+async def _collect(namespace: Namespace) -> None:
+    """A round of garbage collection, and its end."""
+    await namespace.leases.create(_LEASE, {})
+    await namespace.leases.delete(_LEASE, sync=True)
 
 
 async def _unpin(namespace: Namespace) -> None:
