@@ -206,6 +206,24 @@ def test_the_daemon_lost_everything(demo: Registry, node: Node) -> None:
     assert says(node, hello) == "Hello, world!\n"
 
 
+def test_others_stand_on_what_the_daemon_lost(demo: Registry, node: Node) -> None:
+    """A wiped store, and an image that shares a layer with the one wanted, and is not wanted any more, but
+    which containerd keeps, as somebody pulled it themselves.
+    """
+    hello, shell = demo.reference(HELLO), demo.reference(SHELL)
+    pull = ("--namespace", "k8s.io", "images", "pull", "--hosts-dir", node.containerd.certs)
+    node.containerd.ctr(*pull, "--snapshotter", "imagecached", shell)
+    node.daemon.stop()
+    wipe(node.daemon.root)
+    node.daemon.start()
+    node.daemon.ctl("pull", hello)
+    await_state(node.daemon, hello)
+    assert says(node, hello) == "Hello, world!\n"
+    assert shell in names(node)
+    node.daemon.ctl("rm", hello)
+    delete(node, *names(node))
+
+
 def wipe(root: Path) -> None:
     """Delete a store as somebody would who wants to begin anew."""
     subprocess.run(["sh", "-c", f"umount -l {root}/m/* 2>/dev/null; rm -rf {root}"], check=True)

@@ -1,18 +1,22 @@
-"""Which blobs of an image are in containerd's content store, by the labels with which it keeps them."""
+"""What of an image is in containerd, by the labels with which it keeps blobs and snapshots."""
 
 from __future__ import annotations
 
-from contextlib import suppress
+import json
+from contextlib import aclosing, suppress
 from typing import Final
 
 from imagecached.containerd.client import Namespace
 from imagecached.containerd.nouns import Labels
-from imagecached.errors import NotFound
+from imagecached.errors import InvalidInput
+from imagecached.oci.chain import chain_ids
+from imagecached.oci.digest import Digest
 
 _REFERENCE: Final = "containerd.io/gc.ref.content."
 _SNAPSHOT: Final = "containerd.io/gc.ref.snapshot."
 CONFIG: Final = f"{_REFERENCE}config"
 """The label of a manifest that names its config."""
+_CONFIG_BYTES: Final = 4 << 20
 
 
 async def manifests(namespace: Namespace, digest: str) -> list[Labels]:
@@ -46,12 +50,27 @@ async def snapshotters(namespace: Namespace, digest: str) -> frozenset[str]:
     return frozenset(found)
 
 
-async def unbind(namespace: Namespace, snapshotter: str) -> None:
-    """Let images have nothing in ``snapshotter`` any more: what no container uses there is collected."""
-    label = f"{_SNAPSHOT}{snapshotter}"
-    for config in await namespace.content.listed([f'labels."{label}"']):
-        with suppress(NotFound):  # collected meanwhile
-            await namespace.content.label(config.digest, {label: ""})
+async def configs(namespace: Namespace, snapshotter: str) -> list[str]:
+    """Digests of the configs of images that ``snapshotter`` has unpacked, as containerd believes."""
+    return [each.digest for each in await namespace.content.listed([f'labels."{_SNAPSHOT}{snapshotter}"'])]
+
+
+async def chain(namespace: Namespace, config: str) -> tuple[Digest, ...]:
+    """The snapshots of the image with this config, lowest first; empty if the blob is none. NotFound."""
+    data = bytearray()
+    async with aclosing(namespace.content.read(config)) as pieces:
+        async for piece in pieces:
+            data += piece
+            if len(data) > _CONFIG_BYTES:
+                return ()
+    with suppress(ValueError, RecursionError, TypeError, KeyError, InvalidInput):
+        return tuple(chain_ids([Digest(each) for each in json.loads(data)["rootfs"]["diff_ids"]]))
+    return ()
+
+
+async def unbind(namespace: Namespace, snapshotter: str, config: str) -> None:
+    """Let the image with this config keep nothing in ``snapshotter`` any more. NotFound."""
+    await namespace.content.label(config, {f"{_SNAPSHOT}{snapshotter}": ""})
 
 
 async def bound(namespace: Namespace) -> dict[str, frozenset[str]]:

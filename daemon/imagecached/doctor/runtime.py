@@ -8,19 +8,17 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator, Awaitable, Mapping
-from contextlib import aclosing, asynccontextmanager, suppress
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from imagecached.containerd import Container, Containerd, Namespace, Plugin, Snapshots
-from imagecached.containerd.held import CONFIG, bound, manifests
+from imagecached.containerd.held import CONFIG, bound, chain, manifests
 from imagecached.dropin import NAME, Places, Version
 from imagecached.dropin.objections import InUse
 from imagecached.dropin.setup import Setup
 from imagecached.errors import ImagecachedError, InvalidInput
-from imagecached.oci.chain import chain_ids
-from imagecached.oci.digest import Digest
 
 T = TypeVar("T")
 
@@ -28,7 +26,6 @@ KUBERNETES: Final = "k8s.io"
 _SECONDS: Final = 20.0
 _SNAPSHOT_SECONDS: Final = 5.0
 _PAUSE_SECONDS: Final = 0.2
-_CONFIG_BYTES: Final = 4 << 20
 _SYSTEMD: Final = Path("/run/systemd/system")
 _UNIT: Final = Path("/etc/systemd/system/sockets.target.wants/imagecached-snapshots.socket")
 _KIND: Final = "io.cri-containerd.kind"
@@ -223,10 +220,8 @@ async def _is_here(namespace: Namespace, snapshotter: str, image: str) -> bool |
     if record is None:
         return None
     for labels in await manifests(namespace, record.target.digest):
-        document = _document(await _small(namespace, labels[CONFIG]))
-        diff_ids = [Digest(each) for each in (document.get("rootfs") or {}).get("diff_ids", ())]
-        if diff_ids:
-            return await _has(namespace.snapshots(snapshotter), chain_ids(diff_ids)[-1])
+        if links := await chain(namespace, labels[CONFIG]):
+            return await _has(namespace.snapshots(snapshotter), links[-1])
     return None
 
 
@@ -237,14 +232,3 @@ async def _has(snapshots: Snapshots, key: str) -> bool | None:
             return await snapshots.stat(key) is not None
     except (ImagecachedError, TimeoutError):
         return None
-
-
-async def _small(namespace: Namespace, digest: str) -> str:
-    """A document, as far as the bound goes."""
-    data = bytearray()
-    async with aclosing(namespace.content.read(digest)) as pieces:
-        async for piece in pieces:
-            data += piece
-            if len(data) > _CONFIG_BYTES:
-                break
-    return data.decode(errors="replace")

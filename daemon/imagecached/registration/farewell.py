@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from imagecached.containerd import Containerd, Namespace
-from imagecached.containerd.held import bound, unbind
+from imagecached.containerd.held import bound, configs, unbind
 from imagecached.dropin import NAME
 from imagecached.errors import ImagecachedError, NotFound
 from imagecached.registration.wanted import MANIFEST, OWNER, PART, PINNED
@@ -40,7 +40,9 @@ async def _forget(socket: Path, namespaces: tuple[str, ...]) -> tuple[str, ...]:
                         await namespace.images.delete(name)
                         forgotten.append(name)
                 await _unpin(namespace)
-                await unbind(namespace, NAME)
+                for config in await configs(namespace, NAME):
+                    with suppress(NotFound):  # removed meanwhile
+                        await unbind(namespace, NAME, config)
                 with suppress(ImagecachedError):  # slow where the daemon is gone; it is done later then
                     await _collect(namespace)
     finally:

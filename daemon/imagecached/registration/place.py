@@ -21,7 +21,6 @@ from imagecached.containerd import Chunks, Namespace, Snapshots
 from imagecached.errors import (
     AlreadyExists,
     Corrupt,
-    FailedPrecondition,
     ImagecachedError,
     NotFound,
     Unavailable,
@@ -29,7 +28,7 @@ from imagecached.errors import (
 from imagecached.oci.digest import Digest
 from imagecached.oci.documents import Manifest
 from imagecached.oci.parse import parse_manifest
-from imagecached.registration import plan
+from imagecached.registration import lost, plan
 from imagecached.registration.plan import Facts, Step
 from imagecached.registration.wanted import OWNER, LayerBlob, Wanted
 
@@ -46,6 +45,7 @@ EXTRACTS: Final = "extract-imagecached-"
 """How the keys of our own asking begin."""
 
 Trouble = Literal["unknown", "stale"]
+"""The snapshotter does not have the chain; containerd believes in a link whose snapshot is gone."""
 
 OnStep = Callable[[str], None]
 """Told the name of each step before it is taken."""
@@ -73,22 +73,30 @@ class Place:
         records = {name: await images.get(name) for name in wanted.records}
         return Facts(
             blobs={digest: info.labels for digest, info in blobs.items() if info is not None},
-            chain=await _has(self._snapshots, wanted.chain[-1]),
+            chain=await lost.has(self._snapshots, wanted.chain[-1]),
             records={name: record for name, record in records.items() if record is not None},
         )
 
     async def settle(self, wanted: Wanted) -> int | None:
         """Make everything be there; how many steps that took. None: the snapshotter does not have the chain.
 
-        Unavailable: containerd, or the snapshotter behind it, does not answer, or others undo what we do.
+        Unavailable: containerd, or the snapshotter behind it, does not answer, others undo what we do, or
+        containers stand on a chain that is lost.
         """
-        taken = 0
+        taken, cleaned = 0, False
         for _ in range(_ROUNDS):
             todo = plan.steps(wanted, await self.look(wanted), self._owner)
             if not todo:
                 return taken
-            if not await self._take_all(todo):
+            trouble = await self._take_all(todo)
+            if trouble == "unknown":
                 return None
+            if trouble == "stale":
+                if cleaned:
+                    raise Unavailable(f"{wanted.chain[-1]} is lost, and containers still stand on it")
+                await lost.let_go(self._namespace, self._snapshots)
+                await self._collect()
+                cleaned = True
             taken += len(todo)
         raise Unavailable(
             f"namespace {self.name}: image {wanted.image} is changed as fast as it is registered"
@@ -186,19 +194,16 @@ class Place:
                 log.info("ending an old lease", extra={"namespace": self.name, "lease": lease.id})
                 await self._namespace.leases.delete(lease.id)
 
-    async def _take_all(self, todo: tuple[Step, ...]) -> bool:
-        """False: the snapshotter does not have the chain."""
+    async def _take_all(self, todo: tuple[Step, ...]) -> Trouble | None:
         async with self._leased() as namespace:
             for step in todo:
                 self._on_step(type(step).__name__)
-                if not await self._take(namespace, step):
-                    return False
-        return True
+                if trouble := await self._take(namespace, step):
+                    return trouble
+        return None
 
-    async def _take(self, namespace: Namespace, step: Step) -> bool:
-        """False: the snapshotter does not have the chain. What somebody else removed or made meanwhile shows
-        at the next look.
-        """
+    async def _take(self, namespace: Namespace, step: Step) -> Trouble | None:
+        """What somebody else removed or made meanwhile shows at the next look."""
         images, content = namespace.images, namespace.content
         with suppress(NotFound, AlreadyExists):
             match step:
@@ -216,21 +221,11 @@ class Place:
                     await images.label(record, labels)
                 case plan.DeleteRecord(name):
                     await images.delete(name)
-        return True
+        return None
 
-    async def _make(self, snapshots: Snapshots, chain: Sequence[Digest]) -> bool:
-        """Let containerd ask the snapshotter for every link, bottom up, as its unpackers do."""
-        for clean in (False, True):
-            missing = await self._ask_for(snapshots, chain)
-            if missing is None or missing == "unknown":
-                return missing is None
-            if not clean:
-                await _forget(snapshots, chain)
-        raise Unavailable(f"namespace {self.name}: containerd and the snapshotter disagree on {chain[-1]}")
-
-    async def _ask_for(self, snapshots: Snapshots, chain: Sequence[Digest]) -> Trouble | None:
-        """The answer expected is that the link exists already: "unknown" if the snapshotter wants it unpacked
-        instead, "stale" if containerd knows a link by itself whose snapshot is gone.
+    async def _make(self, snapshots: Snapshots, chain: Sequence[Digest]) -> Trouble | None:
+        """Let containerd ask the snapshotter for every link, bottom up, as its unpackers do. The answer
+        expected is that the link exists already.
         """
         parent = ""
         for chain_id in chain:
@@ -238,7 +233,7 @@ class Place:
             if await snapshots.prepare(key, parent, {_REF: chain_id}):
                 await snapshots.remove(key)
                 return "unknown"
-            if not await _has(snapshots, chain_id):
+            if not await lost.has(snapshots, chain_id):
                 return "stale"
             parent = chain_id
         return None
@@ -271,18 +266,3 @@ class Place:
         with suppress(Unavailable):
             async with self._leased() as namespace:
                 await namespace.leases.delete(namespace.lease, sync=True)
-
-
-async def _has(snapshots: Snapshots, chain_id: Digest) -> bool:
-    info = await snapshots.stat(chain_id)
-    return info is not None and info.kind == "committed"
-
-
-async def _forget(snapshots: Snapshots, chain: Sequence[Digest]) -> None:
-    """Make containerd forget links whose snapshots are gone, top down."""
-    for chain_id in reversed(chain):
-        if not await _has(snapshots, chain_id):
-            try:
-                await snapshots.remove(chain_id)
-            except FailedPrecondition as error:
-                raise Unavailable(f"{chain_id} is lost, and containers still stand on it: {error}") from error

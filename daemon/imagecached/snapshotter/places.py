@@ -28,7 +28,8 @@ log = logging.getLogger(__name__)
 
 _DIGITS: Final = "0123456789abcdefghijklmnopqrstuvwxyz"
 _NAME: Final = re.compile(r"([0-9a-z]{1,12})(\.trash)?")
-_SHOWN: Final = re.compile(r"(?:^|/)([0-9a-z]{1,12})(?:\.trash)?/fs/*(?://deleted)?$")
+_SHOWN: Final = re.compile(r"(^|/s/|^s/)([0-9a-z]{1,12})(?:\.trash)?/fs/*(?://deleted)?$")
+"""Ours by the directory ``s``, however the root is spelled; a path that begins with the number may be."""
 _TRASH: Final = ".trash"
 
 
@@ -105,16 +106,19 @@ class Places:
 
 
 def numbers_shown(table: Iterable[Mount]) -> frozenset[int]:
-    """Numbers of directories that a mount of ``table`` shows. Pure; rather one too many: a relative lower
-    directory of an overlay may be anybody's.
-    """
-    found = set[str]()
-    for mount in table:
-        paths = [mount.root]
-        if mount.filesystem == "overlay":
-            paths = [*(option.partition("upperdir=")[2] for option in mount.super_options), *mount.lowers]
-        found.update(match[1] for path in paths if (match := _SHOWN.search(path)))
-    return frozenset(int(number, 36) for number in found)
+    """Numbers of directories that a mount of ``table`` shows. Pure; rather one too many than one too few."""
+    return frozenset(int(number, 36) for mount in table for number in _shown_by(mount))
+
+
+def _shown_by(mount: Mount) -> Iterator[str]:
+    """A relative lower directory may be anybody's, unless the upper one is not ours."""
+    paths = [mount.root]
+    if mount.filesystem == "overlay":
+        options = (option.partition("=") for option in mount.super_options)
+        uppers = [value for name, _, value in options if name == "upperdir"]
+        foreign = any(not _SHOWN.search(path) for path in uppers)
+        paths = [*uppers, *(path for path in mount.lowers if path.startswith("/") or not foreign)]
+    yield from (match[2] for path in paths if (match := _SHOWN.search(path)))
 
 
 def _base36(number: int) -> str:

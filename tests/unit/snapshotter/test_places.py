@@ -19,13 +19,21 @@ TABLE = b"""\
 6 1 8:1 /r/s/8.trash/fs//deleted /e rw - ext4 /dev/root rw
 7 1 8:1 /home/fs /f rw - ext4 /dev/root rw
 8 1 8:1 /r/s/9/work /g rw - ext4 /dev/root rw
+9 1 0:11 / /h rw - overlay overlay rw,lowerdir=/var/snapshots/11/fs:/r/m/3,upperdir=/var/snapshots/12/fs
+10 1 0:12 / /i rw - overlay overlay rw,lowerdir=13/fs:14/fs:/r/s/15/fs,upperdir=/var/snapshots/16/fs
+11 1 0:13 / /j rw - overlay overlay rw,lowerdir=m/3:s/17/fs:18/fs,upperdir=/r/s/19/fs
+12 1 8:1 /var/snapshots/20/fs /k rw - ext4 /dev/root rw
 """
 
 
 def test_what_a_table_shows() -> None:
-    """Uppers, lowers, relative ones, bind mounts, renamed and deleted ones; rather one too many."""
+    """Uppers, lowers, relative ones, bind mounts, renamed and deleted ones; rather one too many.
+
+    Not those of another snapshotter, whose directories are named much like ours.
+    """
     shown = numbers_shown(mountinfo.parse(TABLE))
-    assert shown == {int(number, 36) for number in ("2", "1z", "4", "5", "6", "7", "8", "home")}
+    ours = ("2", "1z", "4", "5", "6", "7", "8", "15", "17", "18", "19")
+    assert shown == {int(number, 36) for number in ours}
 
 
 def test_numbers_go_on_behind_all_that_is_taken(tmp_path: Path) -> None:
