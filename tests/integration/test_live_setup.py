@@ -135,6 +135,8 @@ async def test_a_node_is_set_up_and_set_back(demo: Registry, live: Live) -> None
             async with kubelet.pod(hello) as pod:
                 assert await pod.execute("hello") == "Hello, world!\n"
         assert requests == []
+        ended = await kubelet.start_pod(hello, ("sleep", "1000"))
+        await kubelet.call("StopPodSandbox", pod_sandbox_id=ended.sandbox)
     assert hello in (await live.seen()).only_ours
 
     layers = live.daemon.ask("describe", shell)["layers"]
@@ -147,7 +149,7 @@ async def test_a_node_is_set_up_and_set_back(demo: Registry, live: Live) -> None
         await live.stat(top)
 
     assert hello in await aio.finish(forget, live.containerd.socket, ("k8s.io",))
-    assert (await live.seen()).only_ours == ()
+    assert await live.seen() == InUse(0, only_ours=(), only_others=())
     assert await live.stat(top) is None  # nothing is left to ask about
     assert live.setup.undo() is True
     assert config.read_bytes() == before

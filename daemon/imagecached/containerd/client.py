@@ -20,6 +20,7 @@ from imagecached.containerd.nouns import Container, CriImage, Event, Plugin, Ser
 from imagecached.containerd.snapshots import Snapshots
 from imagecached.containerd.wire import Scope, Wire
 
+_SANDBOX_SECONDS: Final = 30.0  # a network to take down
 _NUMBERS: Final = re.compile(r"v?(\d{1,6}(?:\.\d{1,6}){0,3})")
 
 
@@ -123,6 +124,18 @@ class Containerd:
         """The mount points that statistics of images name; the kubelet looks at the first."""
         answer = await self._wire.ask(methods.CRI_IMAGE_DISKS, Empty())
         return tuple(each.fs_id.mountpoint for each in answer.image_filesystems)
+
+    async def ended_sandboxes(self) -> tuple[str, ...]:
+        """Ids of the pods' sandboxes that run no more and were not removed. Unsupported without CRI."""
+        state = pb.CriSandboxStateValue(state=pb.NOT_READY)
+        request = pb.CriSandboxesAsk(filter=pb.CriSandboxFilter(state=state))
+        return tuple(each.id for each in (await self._wire.ask(methods.CRI_SANDBOXES, request)).items)
+
+    async def remove_sandbox(self, sandbox: str) -> None:
+        """Remove an ended sandbox and its containers, as the kubelet does; nothing if it is gone."""
+        request = pb.CriSandboxName(id=sandbox)
+        await self._wire.ask(methods.CRI_STOP_SANDBOX, request, seconds=_SANDBOX_SECONDS)
+        await self._wire.ask(methods.CRI_REMOVE_SANDBOX, request, seconds=_SANDBOX_SECONDS)
 
     async def events(self, filters: Sequence[str] = ()) -> AsyncGenerator[Event, None]:
         """What happens from now on, for ever; Unavailable when containerd goes away.

@@ -72,3 +72,8 @@ CRI_STATUS: Final = Method("/runtime.v1.RuntimeService/Status", pb.CriStatusAsk,
 CRI_IMAGE: Final = Method("/runtime.v1.ImageService/ImageStatus", pb.CriImageAsk, pb.CriImageAnswer)
 CRI_STATS: Final = Method("/runtime.v1.RuntimeService/ListContainerStats", Empty, pb.CriStatsList)
 CRI_IMAGE_DISKS: Final = Method("/runtime.v1.ImageService/ImageFsInfo", Empty, pb.CriImageDisks)
+CRI_SANDBOXES: Final = Method(
+    "/runtime.v1.RuntimeService/ListPodSandbox", pb.CriSandboxesAsk, pb.CriSandboxes
+)
+CRI_STOP_SANDBOX: Final = Method("/runtime.v1.RuntimeService/StopPodSandbox", pb.CriSandboxName, Empty)
+CRI_REMOVE_SANDBOX: Final = Method("/runtime.v1.RuntimeService/RemovePodSandbox", pb.CriSandboxName, Empty)

@@ -2,7 +2,8 @@
 
 Their layers are nowhere but here, and the kubelet takes an image that containerd knows for present. Once
 forgotten, they are pulled again by whoever needs them. What stays is unpinned: the kubelet may remove it.
-No snapshot of ours stays either, but those that containers stand on: whoever comes back finds no trace.
+No snapshot of ours stays either, but those that running containers stand on: without us containerd could not
+even remove the pods that have ended, and whoever comes back would meet what he left.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from imagecached.errors import ImagecachedError, NotFound
 from imagecached.registration.wanted import MANIFEST, OWNER, PART, PINNED
 
 _SECONDS: Final = 60.0
+_CRI_NAMESPACE: Final = "k8s.io"
 _LEASE: Final = f"{NAME}-farewell"
 
 
@@ -34,6 +36,7 @@ async def _forget(socket: Path, namespaces: tuple[str, ...]) -> tuple[str, ...]:
     containerd, forgotten = Containerd(socket), list[str]()
     try:
         async with asyncio.timeout(_SECONDS):
+            await _remove_ended(containerd)
             for namespace in map(containerd.namespace, namespaces):
                 for name, snapshotters in (await bound(namespace)).items():
                     if snapshotters == {NAME}:
@@ -48,6 +51,16 @@ async def _forget(socket: Path, namespaces: tuple[str, ...]) -> tuple[str, ...]:
     finally:
         await containerd.close()
     return tuple(forgotten)
+
+
+async def _remove_ended(containerd: Containerd) -> None:
+    """The sandboxes of ours that the kubelet has not removed yet: it does so once a minute."""
+    with suppress(ImagecachedError):  # as good as it goes
+        containers = await containerd.namespace(_CRI_NAMESPACE).containers()
+        ours = {each.id for each in containers if each.snapshotter == NAME}
+        for sandbox in await containerd.ended_sandboxes():
+            if sandbox in ours:
+                await containerd.remove_sandbox(sandbox)
 
 
 async def _collect(namespace: Namespace) -> None:

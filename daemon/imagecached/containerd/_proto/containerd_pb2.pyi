@@ -17,9 +17,16 @@ class Action(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     STAT: _ClassVar[Action]
     WRITE: _ClassVar[Action]
     COMMIT: _ClassVar[Action]
+
+class CriSandboxState(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    READY: _ClassVar[CriSandboxState]
+    NOT_READY: _ClassVar[CriSandboxState]
 STAT: Action
 WRITE: Action
 COMMIT: Action
+READY: CriSandboxState
+NOT_READY: CriSandboxState
 
 class Name(_message.Message):
     __slots__ = ("name",)
@@ -550,3 +557,33 @@ class CriImageDisks(_message.Message):
     IMAGE_FILESYSTEMS_FIELD_NUMBER: _ClassVar[int]
     image_filesystems: _containers.RepeatedCompositeFieldContainer[CriUsage]
     def __init__(self, image_filesystems: _Optional[_Iterable[_Union[CriUsage, _Mapping]]] = ...) -> None: ...
+
+class CriSandboxStateValue(_message.Message):
+    __slots__ = ("state",)
+    STATE_FIELD_NUMBER: _ClassVar[int]
+    state: CriSandboxState
+    def __init__(self, state: _Optional[_Union[CriSandboxState, str]] = ...) -> None: ...
+
+class CriSandboxFilter(_message.Message):
+    __slots__ = ("state",)
+    STATE_FIELD_NUMBER: _ClassVar[int]
+    state: CriSandboxStateValue
+    def __init__(self, state: _Optional[_Union[CriSandboxStateValue, _Mapping]] = ...) -> None: ...
+
+class CriSandboxesAsk(_message.Message):
+    __slots__ = ("filter",)
+    FILTER_FIELD_NUMBER: _ClassVar[int]
+    filter: CriSandboxFilter
+    def __init__(self, filter: _Optional[_Union[CriSandboxFilter, _Mapping]] = ...) -> None: ...
+
+class CriSandboxName(_message.Message):
+    __slots__ = ("id",)
+    ID_FIELD_NUMBER: _ClassVar[int]
+    id: str
+    def __init__(self, id: _Optional[str] = ...) -> None: ...
+
+class CriSandboxes(_message.Message):
+    __slots__ = ("items",)
+    ITEMS_FIELD_NUMBER: _ClassVar[int]
+    items: _containers.RepeatedCompositeFieldContainer[CriSandboxName]
+    def __init__(self, items: _Optional[_Iterable[_Union[CriSandboxName, _Mapping]]] = ...) -> None: ...
