@@ -132,7 +132,7 @@ def test_a_node_of_a_cluster(cluster: Served, daemon: Daemon, registry: Registry
 @pytest.mark.containerd
 @pytest.mark.containerd2
 def test_the_handler_and_the_memory(cluster: Served, registry: Registry, tmp_path: Path) -> None:
-    """Our runtime handler of a real containerd is seen, and goes with it; with everything on the daemon stays
+    """Our runtime handler of a real containerd is seen; with everything on the daemon stays
     within its 64 MiB.
     """
     pause = push_pause(registry, tmp_path / "pause")

@@ -34,7 +34,7 @@ log = logging.getLogger(__name__)
 
 _REFUSED: Final = "AccessDenied"  # what caches says when a registry wants other logins
 _HANDLER_SECONDS: Final = 5.0  # between two looks while it is awaited
-_HANDLER_FAILURES: Final = 3  # looks in a row that fail before the handler counts as gone
+_HANDLER_FAILURES: Final = 24  # first looks that may fail before the node is reported to have none
 
 
 class CachesPort(Protocol):
@@ -216,16 +216,17 @@ class Agent:
             seconds = self._settings.facts_seconds
             await pace.sleep(pace.drawn(seconds if self._handler else min(seconds, _HANDLER_SECONDS)))
 
-    async def _has_handler(self) -> bool:
-        """A containerd that is being restarted takes no handler away."""
+    async def _has_handler(self) -> bool | None:
+        """A containerd that does not answer takes no handler away: with the node's label gone, a kubelet that
+        starts in that moment would end the pods that run on the handler. None: nobody knows yet.
+        """
         try:
-            found = await self._facts.handler()
+            return await self._facts.handler()
         except ImagecachedError as error:
-            self._handler_failures += 1
             log.debug("handler not examined", extra={"error": str(error)})
-            return bool(self._handler) and self._handler_failures < _HANDLER_FAILURES
-        self._handler_failures = 0
-        return found
+            self._handler_failures += 1
+            never = self._handler is None and self._handler_failures >= _HANDLER_FAILURES
+            return False if never else self._handler
 
     def _look(self) -> tuple[Report, int] | None:
         """Nothing before everything has been looked at once: half a report would take our nodes away."""

@@ -51,6 +51,7 @@ class World:
     node: CacheNode
     kubeconfig: Path
     handler: bool | None = True
+    looks: int = 0
     used: int = 0
     wall: Callable[[], float] = time.time
     pace: Pace = PACE
@@ -84,6 +85,7 @@ class World:
         await self.start()
 
     async def _look(self) -> bool:
+        self.looks += 1
         if self.handler is None:
             raise Unavailable("containerd is being restarted")
         return self.handler

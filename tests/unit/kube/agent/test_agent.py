@@ -429,14 +429,28 @@ async def test_a_report_that_somebody_deletes_is_made_anew(world: World) -> None
     assert world.report()["platform"] == "linux/amd64"
 
 
-async def test_the_handler_is_not_taken_away_by_a_restart_of_containerd(world: World) -> None:
-    """A moment without an answer says nothing; a containerd that stays away, or answers no, does."""
+async def test_the_handler_is_not_taken_away_by_a_containerd_that_is_silent(world: World) -> None:
+    """It keeps it however long it is away; only its answer takes it."""
     await world.until(lambda: world.report().get("handlerReady") is True)
     world.handler = False
     await world.until(lambda: world.report().get("handlerReady") is False)
     world.handler = True
     await world.until(lambda: world.report().get("handlerReady") is True)
-    world.handler = None
+    world.handler, before = None, world.looks
+    await world.until(lambda: world.looks > before + 50)
+    assert world.report()["handlerReady"] is True
+
+
+async def test_a_handler_that_was_never_seen(world: World) -> None:
+    """After a boot nothing is said until containerd answers, so that the node keeps its labels; in the end
+    it is.
+    """
+    await world.until(lambda: world.report().get("handlerReady") is True)
+    await world.stop()
+    world.handler, before = None, world.looks
+    await world.start()
+    await world.until(lambda: world.looks > before + 20)
+    assert world.report()["handlerReady"] is True
     await world.until(lambda: world.report().get("handlerReady") is False)
 
 
