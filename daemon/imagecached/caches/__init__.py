@@ -340,7 +340,8 @@ class Caches:
         origin = life.origin if found is None else found[1].origin
         names = names_of(life.status, exactly=exactly)
         settled = found is not None and tending.settled(found[1])
-        return View(life.id, life.name, source, origin, life.status, cache, names, settled)
+        lacking = life.status.phase == "Ready" and life.failures > 0
+        return View(life.id, life.name, source, origin, life.status, cache, names, settled, lacking)
 
     def _gone(self, cache_id: str) -> None:
         """A cache has gone. What was declared again meanwhile gets a worker of its own."""

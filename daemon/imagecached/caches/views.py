@@ -14,7 +14,7 @@ class View:
     """``cache`` None: its declaration cannot be read at present.
 
     ``names``: image as written → the reference by digest that serves. ``settled``: nothing is being done
-    about it.
+    about it. ``lacking``: something that should serve was lost, and could not be brought back yet.
     """
 
     id: str
@@ -25,6 +25,7 @@ class View:
     cache: ImageCache | None
     names: Mapping[str, str]
     settled: bool
+    lacking: bool = False
 
     @property
     def created(self) -> float:

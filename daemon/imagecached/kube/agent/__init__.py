@@ -162,12 +162,12 @@ class Agent:
         self._declared = True
 
     def _needing_logins(self) -> dict[Build, ImageCache]:
-        """Builds with pull Secrets that are not wholly here: a build that serves needs nobody's login."""
+        """Builds with pull Secrets that are not wholly here: one that serves all it should needs no login."""
         needing: dict[Build, ImageCache] = {}
         for uid, wish in self._wishes.items():
             build, view = (uid, wish.generation), self._views.get(cache_id(uid))
             status = Status() if view is None else view.status
-            serves = status.serving_generation == wish.generation
+            serves = status.serving_generation == wish.generation and not (view and view.lacking)
             if wish.cache.pull_secrets and (self._logins.access(build) is not None or not serves):
                 needing[build] = wish.cache
             if status.reason == _REFUSED and not serves:

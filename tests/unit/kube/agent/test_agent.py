@@ -212,6 +212,25 @@ async def test_private_images_are_fetched_with_the_named_secret(world: World) ->
     assert world.server.traffic.requests["list secrets"] == 0
 
 
+async def test_a_private_image_that_was_lost_comes_back_after_a_restart(world: World) -> None:
+    """Its Secret is asked for again, as nothing of it is remembered."""
+    _guard(world)
+    world.server.put(_secret(_login(world)))
+    image = world.image("app:1")
+    world.declare("one", image, imagePullSecrets=["team:pull"])
+    world.resolve("one")
+    await world.phase("one", "Ready")
+    [lost] = world.node.store.layers()
+    await world.stop()
+    lost.path.unlink()
+    await world.start()
+    while "imagecache_mended" not in world.node.kinds():
+        world.node.calendar.advance(60)
+        await asyncio.sleep(0.002)
+    assert len(world.node.store.layers()) == 1
+    assert world.server.traffic.requests["get secrets"] == 2
+
+
 @pytest.mark.parametrize(
     ("data", "reason"),
     [
