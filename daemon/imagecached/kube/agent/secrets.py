@@ -7,6 +7,7 @@ as failed, with the reason, until a try succeeds. Nothing of a Secret enters a m
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import binascii
 import logging
@@ -24,6 +25,7 @@ log = logging.getLogger(__name__)
 
 _KEYS: Final = (".dockerconfigjson", ".dockercfg")
 _MOST_BYTES: Final = 1 << 20
+_AT_ONCE: Final = 4
 _FIRST_SECONDS: Final = 2.0
 _MOST_SECONDS: Final = 300.0
 _FINAL_AFTER: Final = 5  # refusals, about a minute; an API server that does not answer is no refusal
@@ -83,14 +85,16 @@ class Logins:
             self._bell.ring()
 
     async def run(self) -> None:
-        """Ask for what is wanted, one after the other, for ever."""
+        """Ask for what is wanted, some at once, for ever."""
         pace = self._cluster.pace
         while True:
             now = pace.monotonic()
             waits = [self._tries.get(build, (0, now))[1] - now for build in self._missing()]
             due = [build for build in self._missing() if self._tries.get(build, (0, now))[1] <= now]
             if due:
-                await self._try(due[0])
+                async with asyncio.TaskGroup() as group:
+                    for build in due[:_AT_ONCE]:
+                        group.create_task(self._try(build, self._wanted[build]), name="pull secret")
             elif waits:
                 await pace.within(min(waits), self._bell.wait)
             else:
@@ -99,8 +103,7 @@ class Logins:
     def _missing(self) -> list[Build]:
         return [build for build in self._wanted if build not in self._known or build in self._stale]
 
-    async def _try(self, build: Build) -> None:
-        cache, pace = self._wanted[build], self._cluster.pace
+    async def _try(self, build: Build, cache: ImageCache) -> None:
         try:
             access = await read_access(self._cluster, cache)
         except ImagecachedError as error:
@@ -115,7 +118,6 @@ class Logins:
             self._tries.pop(build, None)
             self._refused.pop(build, None)
         self._on_news()
-        await pace.sleep(0)
 
     def _refuse(self, build: Build, error: ImagecachedError) -> None:
         count, pace = self._tries.get(build, (0, 0.0))[0], self._cluster.pace

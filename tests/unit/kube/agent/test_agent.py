@@ -12,6 +12,7 @@ import pytest
 from imagecached.imagecache import rollout_rank
 from tests.fakes import faults
 from tests.support.apiserver import calls
+from tests.support.apiserver.requests import Call
 from tests.unit.kube.agent.conftest import CACHES, REPORTS, World, node_object
 
 
@@ -210,6 +211,24 @@ async def test_private_images_are_fetched_with_the_named_secret(world: World) ->
     await world.phase("two", "Ready")
     assert world.server.traffic.requests["get secrets"] == 2
     assert world.server.traffic.requests["list secrets"] == 0
+
+
+async def test_secrets_are_asked_for_together(world: World) -> None:
+    """Those of several caches: a slow one does not keep the others back."""
+    _guard(world)
+    world.server.put(_secret(_login(world)))
+    everybody = asyncio.Barrier(3)
+
+    async def together(call: Call) -> None:
+        if calls("get", "secrets")(call):
+            await everybody.wait()
+
+    world.server.faults.before = together
+    for name in ("one", "two", "three"):
+        world.declare(name, world.image(f"{name}:1"), imagePullSecrets=["team:pull"])
+        world.resolve(name)
+    for name in ("one", "two", "three"):
+        await world.phase(name, "Ready")
 
 
 async def test_a_private_image_that_was_lost_comes_back_after_a_restart(world: World) -> None:
