@@ -43,6 +43,28 @@ def binding(namespace: str, account: str, home: str) -> dict[str, Any]:
     }
 
 
+def stands(
+    found: Mapping[str, Any] | None, bound: Mapping[str, Any] | None, account: str, home: str
+) -> frozenset[str] | None:
+    """The Secrets that a namespace's Role and RoleBinding grant; None if somebody changed what they say."""
+    if found is None and bound is None:
+        return frozenset()
+    if found is None or bound is None:
+        return None
+    names = _granted_by(found)
+    wanted = binding("", account, home)
+    same = all(bound.get(key) == wanted[key] for key in ("roleRef", "subjects"))
+    return names if same else None
+
+
+def _granted_by(found: Mapping[str, Any]) -> frozenset[str] | None:
+    try:
+        names = frozenset(map(str, found["rules"][0]["resourceNames"]))
+    except (LookupError, TypeError):
+        return None
+    return names if found["rules"] == role("", names)["rules"] else None
+
+
 def pull_document(secret: SecretName, found: Mapping[str, Any]) -> bytes:
     """The docker config in a Secret. InvalidInput, without a word of its content, if it is not
     for pulling.

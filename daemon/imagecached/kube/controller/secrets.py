@@ -1,7 +1,7 @@
 """Lets the node daemons read the pull Secrets that caches name, and takes it back: carries out :mod:`grants`.
 
-Invariant: nothing is remembered across leaders. What stands in the cluster is read at the beginning and
-brought in line; from then on only namespaces that a cache names, or named, are looked at.
+Invariant: nothing is remembered across leaders. What stands in the cluster is read at the beginning, and now
+and then, and brought in line; else only namespaces that a cache names, or named, are looked at.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ log = logging.getLogger(__name__)
 
 _MISSING_AGAIN: Final = 300.0  # a Secret that is not there may come; nobody tells
 _APART: Final = 2.0
+_LOOK_AGAIN: Final = 1800.0  # for what somebody changed by hand: two lists, and only where there is any
 _EVERYTHING: Final = ""  # no namespace has this name: the key of reading what stands in the cluster
 _UNKNOWN: Final = frozenset({""})  # grants something, and nothing that is ever wanted
 
@@ -43,7 +44,9 @@ class Secrets:
         step: Callable[[str], None] = lambda _: None,
     ) -> None:
         self._cluster, self._caches, self._settings, self._step = cluster, caches, settings, step
+        self._jitter = jitter or random.Random()  # noqa: S311  spreads load, guards nothing
         self._queue = Queue(self._look, apart=lambda: _APART, jitter=jitter)
+        self._compared = False
         self._granted: dict[str, frozenset[str]] = {}
         self._one_at_a_time = asyncio.Lock()
 
@@ -63,25 +66,28 @@ class Secrets:
         self._queue.add(_EVERYTHING)
         await self._queue.run(workers=1)
 
-    async def _begin(self) -> None:
-        """Learn what stands there, also what a leader before us left behind."""
-        found = [
-            each["metadata"]["namespace"]
-            for kind in (kinds.ROLES, kinds.ROLE_BINDINGS)
-            for each in await self._listed(kind)
-        ]
+    async def _compare(self) -> None:
+        """Look at what stands there, also at what a leader before us left behind."""
+        roles, bindings = await self._listed(kinds.ROLES), await self._listed(kinds.ROLE_BINDINGS)
         named = {secret.namespace for cache in self._caches() for secret in cache.pull_secrets}
-        for namespace in sorted(named.union(found)):
-            self._granted[namespace] = _UNKNOWN
-            self._queue.add(namespace)
+        account, home = self._settings.node_account, self._settings.namespace
+        for namespace in sorted(named | roles.keys() | bindings.keys() | self._granted.keys()):
+            stands = grants.stands(roles.get(namespace), bindings.get(namespace), account, home)
+            if stands is None or stands != self._granted.get(namespace):
+                self._granted[namespace] = _UNKNOWN if stands is None else stands
+                self._queue.add(namespace)
 
-    async def _listed(self, kind: Kind) -> list[Object]:
-        return (await self._cluster.list(kind, labels=grants.SELECTOR)).items
+    async def _listed(self, kind: Kind) -> dict[str, Object]:
+        """Ours, by namespace."""
+        found = (await self._cluster.list(kind, labels=grants.SELECTOR)).items
+        return {each["metadata"]["namespace"]: each for each in found}
 
     async def _look(self, namespace: str) -> float | None:
         if namespace == _EVERYTHING:
-            await self._begin()
-            return None
+            if not self._compared or any(self._granted.values()):
+                await self._compare()
+                self._compared = True
+            return self._jitter.uniform(0.75, 1.25) * _LOOK_AGAIN
         async with self._one_at_a_time:  # an older view must not be written after a newer one
             named = sorted(
                 {

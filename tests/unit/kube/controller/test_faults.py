@@ -11,12 +11,14 @@ from typing import Any
 import pytest
 
 from imagecached.errors import AccessDenied, NotFound, Unavailable
-from imagecached.kube.controller import Settings
+from imagecached.kube.controller import Settings, grants
 from tests.support.apiserver import calls
 from tests.unit.kube.controller.conftest import Play, World
 
 DAY = 86_400
 IMC = "imagecaches.eci.alibabacloud.com"
+ROLES = "roles.rbac.authorization.k8s.io"
+BINDINGS = "rolebindings.rbac.authorization.k8s.io"
 
 
 async def everything_happens(world: World) -> None:
@@ -287,6 +289,61 @@ def test_secrets_are_granted_by_name_while_a_cache_names_them(play: Play) -> Non
         assert world.granted() == []
 
     play(scene)
+
+
+@pytest.mark.parametrize("harm", ["role gone", "binding gone", "both gone", "role wider", "subject changed"])
+def test_grants_that_somebody_changed_are_mended(play: Play, harm: str) -> None:
+    """Nobody tells, so they are looked at now and then, and nothing is written where all is well."""
+
+    async def scene(world: World) -> None:
+        world.secret("pull")
+        world.lead()
+        world.declare(imagePullSecrets=["team:pull"])
+        await asyncio.sleep(60)
+        before = _grants(world)
+        if harm in ("role gone", "both gone"):
+            world.server.remove(ROLES, grants.NAME, "team")
+        if harm in ("binding gone", "both gone"):
+            world.server.remove(BINDINGS, grants.NAME, "team")
+        if harm == "role wider":
+            (found,) = world.server.all(ROLES)
+            (rule,) = found["rules"]
+            world.server.put({**found, "rules": [{**rule, "resourceNames": ["pull", "other"]}]})
+        if harm == "subject changed":
+            (found,) = world.server.all(BINDINGS)
+            world.server.put({**found, "subjects": [{**found["subjects"][0], "name": "somebody"}]})
+        assert _grants(world) != before
+        await asyncio.sleep(3600)
+        assert _grants(world) == before
+        world.server.traffic.reset()
+        await asyncio.sleep(24 * 3600)
+        asked = world.server.traffic.requests
+        assert 36 <= asked["list roles"] == asked["list rolebindings"] <= 64
+        assert world.server.traffic.writes() == asked["update leases"] + asked["patch leases"]
+
+    play(scene)
+
+
+def test_nobody_asks_for_grants_where_there_are_none(play: Play) -> None:
+    """A cluster without private images is silent."""
+
+    async def scene(world: World) -> None:
+        world.lead()
+        world.declare()
+        await asyncio.sleep(60)
+        world.server.traffic.reset()
+        await asyncio.sleep(6 * 3600)
+        assert world.server.traffic.requests["list roles"] == 0
+
+    play(scene)
+
+
+def _grants(world: World) -> list[Any]:
+    return [
+        [found.get(key) for key in ("rules", "subjects", "roleRef")]
+        for kind in (ROLES, BINDINGS)
+        for found in world.server.all(kind)
+    ]
 
 
 def test_grants_that_nobody_needs_go_with_the_next_leader(play: Play) -> None:
