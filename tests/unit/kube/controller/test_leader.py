@@ -268,7 +268,7 @@ def test_automatic_caches_go_when_nobody_wants_them(play: Play) -> None:
         world.server.put({**found, "status": matched})
         await asyncio.sleep(7 * DAY)
         assert {each["metadata"]["name"] for each in world.caches()} == {"manual", "used"}
-        await asyncio.sleep(23 * DAY)
+        await asyncio.sleep(23 * DAY + 60)
         assert {each["metadata"]["name"] for each in world.caches()} == {"manual"}
 
     play(scene)
