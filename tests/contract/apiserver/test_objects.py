@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.contract.apiserver.api import Api
+from tests.contract.apiserver.api import APPLY, MERGE, Api
 
 
 async def test_create_fills_in_what_identifies(api: Api) -> None:
@@ -165,3 +165,32 @@ async def test_discovery(api: Api) -> None:
     assert {api.group, "apps", "coordination.k8s.io"} <= groups
     assert (await api("GET", "/version")).body["major"] == "1"
     assert (await api("GET", "/readyz")).body == {"text": "ok"}
+
+
+async def test_a_namespace_is_labelled_with_its_name(api: Api) -> None:
+    """So that selectors can name it."""
+    found = await api("GET", f"/api/v1/namespaces/{api.name}")
+    assert found.body["metadata"]["labels"]["kubernetes.io/metadata.name"] == api.name
+
+
+@pytest.mark.parametrize("way", ["apply", "merge"])
+async def test_a_binding_stays_with_its_role(api: Api, way: str) -> None:
+    """It has to be deleted and made anew for another one."""
+    path = f"/apis/rbac.authorization.k8s.io/v1/namespaces/{api.name}/rolebindings"
+    role = {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "one"}
+    body = {
+        "apiVersion": "rbac.authorization.k8s.io/v1",
+        "kind": "RoleBinding",
+        "metadata": {"name": "one"},
+        "roleRef": role,
+        "subjects": [],
+    }
+    await api.made(path, body)
+    other = {**body, "roleRef": {**role, "name": "other"}}
+    if way == "apply":
+        told = await api("PATCH", f"{path}/one", other, kind=APPLY, fieldManager="suite", force="true")
+    else:
+        told = await api("PATCH", f"{path}/one", {"roleRef": other["roleRef"]}, kind=MERGE)
+    assert (told.code, told.body["reason"]) == (422, "Invalid")
+    assert "cannot change roleRef" in told.body["message"]
+    assert told.causes() == {"roleRef": "FieldValueInvalid"}

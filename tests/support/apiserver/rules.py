@@ -161,7 +161,10 @@ def _without(document: Document, key: str) -> Document:
 
 
 def shaped(resource: Resource, document: Document) -> Document:
-    """Pruned and with defaults, for custom resources."""
+    """Pruned and with defaults, for custom resources; a namespace always has its name as a label."""
+    if resource.plural == "namespaces" and document["metadata"].get("name"):
+        labels = document["metadata"].setdefault("labels", {})
+        labels["kubernetes.io/metadata.name"] = document["metadata"]["name"]
     if not resource.custom:
         return document
     pruned: Document = schema.prune(document, resource.schema)
@@ -174,6 +177,8 @@ def check(resource: Resource, document: Document, old: Document | None) -> None:
     causes = [*_wrong_meta(resource, document["metadata"])]
     if old is not None:
         causes += _changed_meta(document["metadata"], old["metadata"])
+        if document.get("roleRef") != old.get("roleRef"):
+            causes.append(Cause("roleRef", "Invalid value: cannot change roleRef"))
     if resource.custom:
         causes += schema.validate(document, resource.schema, old)
     if causes:

@@ -53,6 +53,7 @@ class Logins:
         self._refused: dict[Build, Refusal] = {}
         self._tries: dict[Build, tuple[int, float]] = {}  # refusals so far, when to try again
         self._stale: set[Build] = set()
+        self._busy: set[Build] = set()
 
     def want(self, builds: Mapping[Build, ImageCache]) -> None:
         """The complete set of builds that need logins; of others nothing is remembered."""
@@ -86,26 +87,31 @@ class Logins:
 
     async def run(self) -> None:
         """Ask for what is wanted, some at once, for ever."""
+        async with asyncio.TaskGroup() as group:
+            for _ in range(_AT_ONCE):
+                group.create_task(self._work(), name="pull secrets")
+
+    async def _work(self) -> None:
         pace = self._cluster.pace
         while True:
             now = pace.monotonic()
-            waits = [self._tries.get(build, (0, now))[1] - now for build in self._missing()]
-            due = [build for build in self._missing() if self._tries.get(build, (0, now))[1] <= now]
-            if due:
-                async with asyncio.TaskGroup() as group:
-                    for build in due[:_AT_ONCE]:
-                        group.create_task(self._try(build, self._wanted[build]), name="pull secret")
-            elif waits:
-                await pace.within(min(waits), self._bell.wait)
-            else:
+            waits = sorted((self._tries.get(build, (0, now))[1] - now, build) for build in self._missing())
+            if not waits:
                 await self._bell.wait()
+            elif waits[0][0] > 0:
+                await pace.within(waits[0][0], self._bell.wait)
+            else:
+                await self._try(waits[0][1])
 
     def _missing(self) -> list[Build]:
-        return [build for build in self._wanted if build not in self._known or build in self._stale]
+        """What nobody asks for at present."""
+        lacking = (build for build in self._wanted if build not in self._known or build in self._stale)
+        return [build for build in lacking if build not in self._busy]
 
-    async def _try(self, build: Build, cache: ImageCache) -> None:
+    async def _try(self, build: Build) -> None:
+        self._busy.add(build)
         try:
-            access = await read_access(self._cluster, cache)
+            access = await read_access(self._cluster, self._wanted[build])
         except ImagecachedError as error:
             self._refuse(build, error)
         else:
@@ -114,6 +120,8 @@ class Logins:
                 self._stale.discard(build)
                 self._refused.pop(build, None)
                 self._tries.pop(build, None)
+        finally:
+            self._busy.discard(build)
         if build not in self._wanted:  # withdrawn meanwhile
             self._tries.pop(build, None)
             self._refused.pop(build, None)

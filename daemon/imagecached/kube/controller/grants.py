@@ -19,7 +19,7 @@ NAME: Final = "imagecached-pull-secrets"
 LABELS: Final = {"app.kubernetes.io/managed-by": "imagecached", "imagecached.dev/part": "pull-secrets"}
 SELECTOR: Final = ",".join(f"{key}={value}" for key, value in LABELS.items())
 _API: Final = "rbac.authorization.k8s.io/v1"
-_GROUP: Final = "rbac.authorization.k8s.io"
+_ROLE_REF: Final = {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": NAME}
 _DOCUMENTS: Final = {
     "kubernetes.io/dockerconfigjson": ".dockerconfigjson",
     "kubernetes.io/dockercfg": ".dockercfg",
@@ -38,7 +38,7 @@ def binding(namespace: str, account: str, home: str) -> dict[str, Any]:
         "apiVersion": _API,
         "kind": "RoleBinding",
         "metadata": _metadata(namespace),
-        "roleRef": {"apiGroup": _GROUP, "kind": "Role", "name": NAME},
+        "roleRef": dict(_ROLE_REF),
         "subjects": [{"kind": "ServiceAccount", "name": account, "namespace": home}],
     }
 
@@ -49,12 +49,15 @@ def stands(
     """The Secrets that a namespace's Role and RoleBinding grant; None if somebody changed what they say."""
     if found is None and bound is None:
         return frozenset()
-    if found is None or bound is None:
+    if found is None or bound is None or not binds_ours(bound):
         return None
-    names = _granted_by(found)
-    wanted = binding("", account, home)
-    same = all(bound.get(key) == wanted[key] for key in ("roleRef", "subjects"))
-    return names if same else None
+    same = bound.get("subjects") == binding("", account, home)["subjects"]
+    return _granted_by(found) if same else None
+
+
+def binds_ours(bound: Mapping[str, Any]) -> bool:
+    """Is our Role what it gives? If not it must be made anew: the API never lets it be changed."""
+    return bound.get("roleRef") == _ROLE_REF
 
 
 def _granted_by(found: Mapping[str, Any]) -> frozenset[str] | None:

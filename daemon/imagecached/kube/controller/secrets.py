@@ -119,13 +119,21 @@ class Secrets:
             self._step("grant role")
             await self._cluster.apply(kinds.ROLES, grants.role(namespace, names), namespace=namespace)
             self._step("grant binding")
-            await self._cluster.apply(
-                kinds.ROLE_BINDINGS, grants.binding(namespace, account, home), namespace=namespace
-            )
+            await self._bind(namespace, grants.binding(namespace, account, home))
         else:
             await self._revoke(namespace)
         self._granted[namespace] = names
         log.info("secrets granted", extra={"namespace": namespace, "secrets": len(names)})
+
+    async def _bind(self, namespace: str, binding: Object) -> None:
+        try:
+            await self._cluster.apply(kinds.ROLE_BINDINGS, binding, namespace=namespace)
+        except InvalidInput:
+            found = await self._cluster.get(kinds.ROLE_BINDINGS, grants.NAME, namespace=namespace)
+            if grants.binds_ours(found):
+                raise
+            await self._cluster.delete(kinds.ROLE_BINDINGS, grants.NAME, namespace=namespace)
+            await self._cluster.apply(kinds.ROLE_BINDINGS, binding, namespace=namespace)
 
     async def _revoke(self, namespace: str) -> None:
         """The binding first: a role alone gives nobody anything."""

@@ -213,22 +213,29 @@ async def test_private_images_are_fetched_with_the_named_secret(world: World) ->
     assert world.server.traffic.requests["list secrets"] == 0
 
 
-async def test_secrets_are_asked_for_together(world: World) -> None:
-    """Those of several caches: a slow one does not keep the others back."""
+async def test_a_slow_secret_delays_no_other(world: World) -> None:
+    """However many caches come after it."""
     _guard(world)
-    world.server.put(_secret(_login(world)))
-    everybody = asyncio.Barrier(3)
+    secret = _secret(_login(world))
+    world.server.put(secret)
+    world.server.put({**secret, "metadata": {"name": "slow", "namespace": "team"}})
+    never = asyncio.Event()
 
-    async def together(call: Call) -> None:
-        if calls("get", "secrets")(call):
-            await everybody.wait()
+    async def hang(call: Call) -> None:
+        if calls("get", "secrets")(call) and call.name == "slow":
+            await never.wait()
 
-    world.server.faults.before = together
-    for name in ("one", "two", "three"):
-        world.declare(name, world.image(f"{name}:1"), imagePullSecrets=["team:pull"])
+    world.server.faults.before = hang
+    names = [f"c{number}" for number in range(8)]
+    for name in names:
+        secrets = ["team:slow" if name == "c0" else "team:pull"]
+        world.declare(name, world.image(f"{name}:1"), imagePullSecrets=secrets)
         world.resolve(name)
-    for name in ("one", "two", "three"):
+    for name in names[1:]:
         await world.phase(name, "Ready")
+    assert world.local("c0") != "Ready"
+    never.set()
+    await world.phase("c0", "Ready")
 
 
 async def test_a_private_image_that_was_lost_comes_back_after_a_restart(world: World) -> None:

@@ -291,7 +291,9 @@ def test_secrets_are_granted_by_name_while_a_cache_names_them(play: Play) -> Non
     play(scene)
 
 
-@pytest.mark.parametrize("harm", ["role gone", "binding gone", "both gone", "role wider", "subject changed"])
+@pytest.mark.parametrize(
+    "harm", ["role gone", "binding gone", "both gone", "role wider", "subject changed", "another role bound"]
+)
 def test_grants_that_somebody_changed_are_mended(play: Play, harm: str) -> None:
     """Nobody tells, so they are looked at now and then, and nothing is written where all is well."""
 
@@ -312,6 +314,10 @@ def test_grants_that_somebody_changed_are_mended(play: Play, harm: str) -> None:
         if harm == "subject changed":
             (found,) = world.server.all(BINDINGS)
             world.server.put({**found, "subjects": [{**found["subjects"][0], "name": "somebody"}]})
+        if harm == "another role bound":
+            (found,) = world.server.all(BINDINGS)
+            world.server.remove(BINDINGS, grants.NAME, "team")
+            world.server.put({**found, "roleRef": {**found["roleRef"], "name": "mighty"}})
         assert _grants(world) != before
         await asyncio.sleep(3600)
         assert _grants(world) == before
