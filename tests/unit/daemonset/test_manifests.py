@@ -16,6 +16,7 @@ import pytest
 import yaml
 from lightkube import codecs
 
+from imagecached import config
 from imagecached.config import sections
 from imagecached.imagecache import annotations as keys
 from tests.e2e.kustomize import Document, build, sources, walk, with_image
@@ -158,7 +159,7 @@ def test_mounts_go_to_the_host_under_the_same_path() -> None:
             assert mount["mountPath"] == host[mount["name"]]
         if mount.get("mountPropagation") == "Bidirectional":
             both_ways.add(mount["mountPath"])
-    assert both_ways == {str(sections.DaemonSection().root)}
+    assert both_ways == {str(config.DaemonSection().root)}
 
 
 def test_the_end_of_a_daemon_touches_no_container() -> None:
@@ -181,7 +182,7 @@ def test_the_daemon_drops_the_capabilities_that_the_unit_drops() -> None:
 
 def test_probes_ask_pages_that_exist() -> None:
     """Alive, ready, and on the node by the loopback address that the daemon listens on by default."""
-    host, port = sections.split_address(sections.HttpSection().address) or ("", 0)
+    host, port = config.split_address(config.HttpSection().address) or ("", 0)
     for name, container in _containers():
         ports = {entry["name"]: entry["containerPort"] for entry in container.get("ports", ())}
         probes = {key: container[key]["httpGet"] for key in container if key.endswith("Probe")}

@@ -1,0 +1,103 @@
+"""Answers of the HTTP API, and thereby ``imagecachectl -o json``: part of the stable surface.
+
+Names are snake_case, sizes in bytes, durations in seconds (``…_seconds``, or below ``seconds``), times
+RFC 3339 in UTC. A field may be added; none changes its meaning.
+
+One module for what they are about; ``results`` are shared by all.
+"""
+
+from imagecached.api.documents.imagecaches import (
+    AppliedCache,
+    ApplyAnswer,
+    CacheCondition,
+    CachedImage,
+    CacheEventLine,
+    CacheVerdict,
+    DescribedCacheImage,
+    ImageCacheDescription,
+    ImageCacheGone,
+    ImageCacheList,
+    ImageCacheSummary,
+    ImageChoice,
+    Match,
+    MatchAnswer,
+)
+from imagecached.api.documents.images import (
+    DescribedLayer,
+    FailedImage,
+    ImageDescription,
+    ImageList,
+    ImageSummary,
+    PhaseSeconds,
+    PullDone,
+    PulledLayer,
+    PullProgress,
+    ReadyImage,
+    Registration,
+)
+from imagecached.api.documents.results import (
+    Done,
+    ErrorAnswer,
+    ErrorDetail,
+    EventLine,
+)
+from imagecached.api.documents.upkeep import (
+    ContainerBundle,
+    Diagnosis,
+    Fault,
+    Finding,
+    FsckDone,
+    FsckProgress,
+    GcAnswer,
+    LayerList,
+    LayerSummary,
+    SnapshotList,
+    SnapshotSummary,
+    Status,
+    Version,
+)
+
+__all__ = [
+    "AppliedCache",
+    "ApplyAnswer",
+    "CacheCondition",
+    "CacheEventLine",
+    "CacheVerdict",
+    "CachedImage",
+    "ContainerBundle",
+    "DescribedCacheImage",
+    "DescribedLayer",
+    "Diagnosis",
+    "Done",
+    "ErrorAnswer",
+    "ErrorDetail",
+    "EventLine",
+    "FailedImage",
+    "Fault",
+    "Finding",
+    "FsckDone",
+    "FsckProgress",
+    "GcAnswer",
+    "ImageCacheDescription",
+    "ImageCacheGone",
+    "ImageCacheList",
+    "ImageCacheSummary",
+    "ImageChoice",
+    "ImageDescription",
+    "ImageList",
+    "ImageSummary",
+    "LayerList",
+    "LayerSummary",
+    "Match",
+    "MatchAnswer",
+    "PhaseSeconds",
+    "PullDone",
+    "PullProgress",
+    "PulledLayer",
+    "ReadyImage",
+    "Registration",
+    "SnapshotList",
+    "SnapshotSummary",
+    "Status",
+    "Version",
+]
