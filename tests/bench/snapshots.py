@@ -3,12 +3,14 @@
     scripts/bench snapshots [CALLS]
 
 Over the socket to a process of its own, one call after the other and sixteen at once. Needs root. The layers
-are rows without files but for one image, whose chain is really mounted.
+are rows without files but for one image, whose chain is really mounted. The last row is the disk's own: what
+a call that must outlive a power loss cannot do without.
 """
 
 from __future__ import annotations
 
 import asyncio
+import os
 import shutil
 import sys
 import tempfile
@@ -121,6 +123,20 @@ async def measure(channel: Channel, diff_ids: list[Digest], calls: int) -> None:
     await snapshots.remove("first")
 
 
+async def measure_disk(file: Path, calls: int) -> None:
+    """A small write and its fdatasync, on the file system of the store."""
+    descriptor = os.open(file, os.O_CREAT | os.O_WRONLY, 0o600)
+
+    async def written(number: int) -> None:
+        os.pwrite(descriptor, bytes(4096), 4096 * (number % 64))
+        os.fdatasync(descriptor)
+
+    try:
+        await measured("write and fdatasync alone", calls, written)
+    finally:
+        os.close(descriptor)
+
+
 async def main(calls: int) -> None:
     """Serve in a process of its own, as containerd finds it, and measure from here."""
     folder = Path(tempfile.mkdtemp(prefix="b-"))
@@ -134,6 +150,7 @@ async def main(calls: int) -> None:
         channel = Channel(path=str(folder / "r.sock"))
         await measure(channel, diff_ids, calls)
         channel.close()
+        await measure_disk(folder / "alone", calls)
     finally:
         server.stdin.close()
         await server.wait()
