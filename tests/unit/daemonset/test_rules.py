@@ -75,9 +75,9 @@ def _refusal(policy: str, **data: Any) -> str | None:
 
 
 def _node_request(name: str, node: str | None, user: str = NODE_ACCOUNT) -> dict[str, Any]:
-    extra = {} if node is None else {NODE_NAME: [node]}
+    extra = {} if node is None else {"extra": {NODE_NAME: [node]}}
     return {
-        "request": {"userInfo": {"username": user, "extra": extra}, "operation": "UPDATE", "name": name},
+        "request": {"userInfo": {"username": user, **extra}, "operation": "UPDATE", "name": name},
         "object": {"metadata": {"name": name}},
     }
 
