@@ -85,7 +85,7 @@ def install(world: World) -> None:
     for document in documents:
         world.cluster.apply(document)
         if document["kind"] == "CustomResourceDefinition":
-            _await_established(world, document["metadata"]["name"])
+            await_established(world, document["metadata"]["name"])
     world.report.ok(f"{len(documents)} objects applied")
     _make_namespace(world)
     if world.node is not None:
@@ -180,7 +180,9 @@ def pods_of(world: World) -> str:
     return "; ".join(told) or "there are no pods"
 
 
-def _await_established(world: World, name: str) -> None:
+def await_established(world: World, name: str) -> None:
+    """Until the API server serves what a definition defines."""
+
     def established() -> bool:
         found = world.cluster.get(CRD, name) or {}
         conditions = found.get("status", {}).get("conditions") or ()  # null at first

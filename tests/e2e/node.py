@@ -60,12 +60,7 @@ class Node:
 
     def restart_containerd(self) -> None:
         """As the user said, and wait until it answers."""
-        _run(["bash", "-c", self.options.containerd_restart], "--containerd-restart")
-        wait_for(self._containerd_answers, "containerd answers after a restart", self.options.patience)
-
-    def restart_kubelet(self) -> None:
-        """As the user said."""
-        _run(["bash", "-c", self.options.kubelet_restart], "--kubelet-restart")
+        restart_containerd(self.options)
 
     def _drop_in(self, action: str) -> bool:
         options = self.options
@@ -74,14 +69,6 @@ class Node:
         command += ["--records", self.folder / "containerd"]
         command += ["--snapshots", options.run / "snapshots.sock", "--root", options.root]
         return _run(command, "the drop-in").split() == ["changed"]
-
-    def _containerd_answers(self) -> bool | None:
-        with socket.socket(socket.AF_UNIX) as connection:
-            try:
-                connection.connect(str(self.options.containerd_socket))
-            except OSError:
-                return None
-        return True
 
     # processes
 
@@ -220,6 +207,28 @@ class Node:
         if not folder.is_dir():
             return {}
         return {str(path): path.read_bytes() for path in folder.rglob("*.toml") if path.is_file()}
+
+
+def restart_containerd(options: Options) -> None:
+    """The containerd of this host, as the user said; returns when it answers."""
+    _run(["bash", "-c", options.containerd_restart], "--containerd-restart")
+    wait_for(
+        lambda: _answers(options.containerd_socket), "containerd answers after a restart", options.patience
+    )
+
+
+def restart_kubelet(options: Options) -> None:
+    """The kubelet of this host, as the user said."""
+    _run(["bash", "-c", options.kubelet_restart], "--kubelet-restart")
+
+
+def _answers(path: Path) -> bool | None:
+    with socket.socket(socket.AF_UNIX) as connection:
+        try:
+            connection.connect(str(path))
+        except OSError:
+            return None
+    return True
 
 
 def mounts(below: Path | None = None) -> Iterator[str]:

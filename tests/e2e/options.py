@@ -12,6 +12,7 @@ _HEAD = """Tries imagecached on the cluster of KUBECONFIG, from install to unins
 
 Prints a line a check and exits with 0 if none failed. --image or --node-process says how the daemon runs.
 """
+_RESTART = "systemctl restart containerd"
 _IMAGES = (
     "registry.cn-shanghai.aliyuncs.com/eci_open/nginx:1.14.2",
     "registry.cn-shanghai.aliyuncs.com/eci_open/busybox:1.30",
@@ -59,7 +60,7 @@ def parse(arguments: Sequence[str], scenarios: Sequence[str]) -> Options:
         examples=given.examples,
         node=given.node_name,
         containerd_config=given.containerd_config,
-        containerd_restart=given.containerd_restart,
+        containerd_restart=given.containerd_restart or (_RESTART if given.node_process else ""),
         containerd_socket=given.containerd_socket,
         containerd_program=given.containerd_program,
         kubelet_restart=given.kubelet_restart,
@@ -118,7 +119,12 @@ def _parser(scenarios: Sequence[str]) -> argparse.ArgumentParser:
     add("--examples", type=Path, metavar="DIR", help="other manifests than those in daemonset/examples")
     add("--node-name", default="", help="of the Node that this host is; needed where there are several")
     add("--containerd-config", type=Path, default=Path("/etc/containerd/config.toml"), metavar="PATH")
-    add("--containerd-restart", default="systemctl restart containerd", metavar="COMMAND")
+    add(
+        "--containerd-restart",
+        default="",
+        metavar="COMMAND",
+        help=f"on this host; left out: {_RESTART}, and with --image, which may run anywhere, no restart",
+    )
     add("--containerd-socket", type=Path, default=Path("/run/containerd/containerd.sock"), metavar="PATH")
     add("--containerd-program", default="containerd", metavar="FILE", help="if it is not on PATH")
     add("--kubelet-restart", default="", metavar="COMMAND", help="left out: the kubelet is not restarted")

@@ -11,6 +11,7 @@ from imagecached.imagecache.annotations import AUTO_MATCH, AUTOMATIC, CHOSEN_ID,
 from imagecached.oci.reference import Reference
 from tests.e2e.cluster import Document, wait_for
 from tests.e2e.installation import await_rollout, install, uninstall
+from tests.e2e.node import restart_containerd, restart_kubelet
 from tests.e2e.report import Failed, Skipped
 from tests.e2e.world import (
     CACHE,
@@ -305,14 +306,15 @@ def upgrade(world: World) -> None:
 
 def restart(world: World) -> None:
     """containerd and the kubelet restart; nothing has to be fetched again."""
-    if world.node is None:
-        raise Skipped("containerd can be restarted with --node-process only")
+    options = world.options
+    if not options.containerd_restart:
+        raise Skipped("no --containerd-restart, for a host that is the node")
     running = _running(world)
-    world.node.restart_containerd()
+    restart_containerd(options)
     world.stays_untouched(running, "a restart of containerd")
-    if world.options.kubelet_restart:
-        world.node.restart_kubelet()
-        wait_for(lambda: _node_is_ready(world), "the node is Ready again", world.patience)
+    if options.kubelet_restart:
+        restart_kubelet(options)
+        wait_for(lambda: _nodes_are_ready(world), "the node is Ready again", world.patience)
         world.stays_untouched(running, "a restart of the kubelet")
     else:
         world.report.skip("the kubelet: no --kubelet-restart")
@@ -344,11 +346,13 @@ def _matched(world: World, what: str) -> Document:
     return world.run_image(world.options.images[0], what, {AUTO_MATCH[0]: "true"})
 
 
-def _node_is_ready(world: World) -> bool:
-    assert world.node is not None
-    found = world.cluster.get(NODE, world.node.name) or {}
-    conditions = found.get("status", {}).get("conditions", ())
-    return any(each["type"] == "Ready" and each["status"] == "True" for each in conditions)
+def _nodes_are_ready(world: World) -> bool:
+    """Those that take part."""
+    taking_part = world.cluster.list(NODE, labelSelector="imagecached.dev/handler=ready")
+    conditions = [each.get("status", {}).get("conditions") or () for each in taking_part]
+    return bool(conditions) and all(
+        any(each["type"] == "Ready" and each["status"] == "True" for each in found) for found in conditions
+    )
 
 
 def _seconds(text: str) -> float:

@@ -11,6 +11,7 @@ import pytest
 from tests.e2e import installation
 from tests.e2e.__main__ import main
 from tests.e2e.cluster import Cluster, Kind, Refused, wait_for
+from tests.e2e.installation import await_established
 from tests.e2e.kustomize import build
 from tests.e2e.options import Options, parse
 from tests.e2e.report import Failed, Report
@@ -36,6 +37,7 @@ def world(cluster: Cluster) -> World:
 def _define(world: World) -> None:
     for document in build(FOLDER / "crds"):
         world.cluster.apply(document)
+        await_established(world, document["metadata"]["name"])
 
 
 def test_objects_come_and_go(cluster: Cluster) -> None:
