@@ -203,6 +203,22 @@ async def test_both_kinds_of_pods_of_one_image(demo: Registry, pause: str) -> No
             assert image.pinned
 
 
+def test_a_container_with_a_user_namespace(demo: Registry, node: Node) -> None:
+    """containerd changes the owners for it, in a snapshot on top of ours."""
+    shell, containerd = demo.reference(SHELL), node.containerd
+    node.daemon.ctl("pull", shell)
+    await_state(node.daemon, shell)
+    for folder in (containerd.directory, *containerd.directory.glob("state/**/")):
+        folder.chmod(0o711)  # else the namespace's root may not even look
+    mapped = ["--uidmap", "0:100000:65536", "--gidmap", "0:100000:65536"]
+    if version_of(containerd.programs) >= (2, 0):
+        mapped.append("--remap-labels")  # as CRI does it for pods with hostUsers: false
+    say = "cat /proc/self/uid_map; stat -c %u /bin/busybox; touch /new; stat -c %u /new"
+    begin = ("run", "--rm", *mapped, "--snapshotter", "imagecached", shell, "mapped", "/bin/busybox")
+    said = containerd.ctr("--namespace", "k8s.io", *begin, "sh", "-c", say)
+    assert said.split() == ["0", "100000", "65536", "0", "0"]
+
+
 def test_both_end_at_once(demo: Registry, node: Node) -> None:
     """As when a node shuts down: the daemon ends in order, though containerd goes in the middle of that."""
     hello = demo.reference(HELLO)

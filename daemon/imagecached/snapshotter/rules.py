@@ -11,13 +11,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
-from imagecached.errors import FailedPrecondition, InvalidInput, NotFound, Unsupported
+from imagecached.errors import FailedPrecondition, InvalidInput, NotFound
 from imagecached.oci.digest import Digest
 from imagecached.snapshotter.filters import Filter
 from imagecached.store import REF, Kind, Record
 
 _LABEL_BYTES: Final = 4096
-_REFUSED_LABELS: Final = ("containerd.io/snapshot/uidmapping", "containerd.io/snapshot/gidmapping")
 _LABELS_PREFIX: Final = "labels."
 _MADE_BY_CONTAINERD: Final = re.compile(r"([A-Za-z0-9][A-Za-z0-9._-]*)/[0-9]+/.+", re.DOTALL)
 
@@ -41,12 +40,14 @@ class Moment:
 
 
 def check_labels(labels: Mapping[str, str]) -> None:
-    """InvalidInput: a label of more than 4096 bytes; Unsupported: one that asks for what we cannot do."""
+    """InvalidInput: a label of more than 4096 bytes.
+
+    Those that map ids are kept as any other: we announce no ``remap-ids``, so whoever wants owners mapped
+    makes a snapshot with other owners for himself, as containerd does, and names that as the parent.
+    """
     for key, value in labels.items():
         if len(key.encode()) + len(value.encode()) > _LABEL_BYTES:
             raise InvalidInput(f"label {key[:64]!r}: key and value are longer than {_LABEL_BYTES} bytes")
-        if key in _REFUSED_LABELS and value:
-            raise Unsupported(f"label {key}: mapped ids are not supported by this snapshotter")
 
 
 def check_name(name: str, what: str) -> None:

@@ -105,7 +105,9 @@ async def test_labels_have_a_size(snapshots: Snapshots) -> None:
 
 
 @pytest.mark.parametrize("label", ["uidmapping", "gidmapping"])
-async def test_mapped_ids_are_refused_and_not_ignored(snapshots: Snapshots, label: str) -> None:
-    """Without idmapped layers such a container would see wrong owners."""
-    async with refused(Status.UNIMPLEMENTED):
-        await snapshots.prepare("one", labels={f"containerd.io/snapshot/{label}": "0:100000:65536"})
+async def test_mapped_ids_change_no_owner(snapshots: Snapshots, label: str) -> None:
+    """Without the capability ``remap-ids`` the client does it, and its label says only that it did."""
+    wanted = {f"containerd.io/snapshot/{label}": "0:100000:65536"}
+    mounts = await snapshots.prepare("one", labels=wanted)
+    assert not any("idmap" in option for mount in mounts for option in mount.options)
+    assert dict((await snapshots.stat("one")).labels) == wanted
