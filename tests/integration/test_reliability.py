@@ -114,6 +114,12 @@ class Counts:
         )
 
 
+def counts_at_rest(node: Node) -> Counts:
+    """Once nothing is left of containers that are gone: their mounts end a moment after them."""
+    await_true(lambda: Counts.of(node).directories == 0, what="rest", deadline_seconds=15, alive=lambda: True)
+    return Counts.of(node)
+
+
 def await_counts(node: Node, wanted: Counts) -> None:
     """They come to be as they were; there may be less descriptors: idle connections are closed some day."""
 
@@ -179,7 +185,7 @@ async def test_killed_and_restarted_again_and_again(demo: Registry, node: Node, 
     prepare(node, shell, pause)
     async with cri.pod(shell, handler=node.handler):
         pass
-    before = Counts.of(node)
+    before = counts_at_rest(node)
     start = partial(cri.start_pod, shell, handler=node.handler)
     pods = [await start(["sh", "-c", WRITE_AND_READ]) for _ in range(2)]
     async with executing(pods) as said:
@@ -294,7 +300,7 @@ async def test_a_crowd_of_containers(demo: Registry, node: Node, cri: Cri, pause
     prepare(node, *references, pause)
     async with cri.pod(references[0], handler=node.handler):
         pass
-    before = Counts.of(node)
+    before = counts_at_rest(node)
     async with cri.pod(references[0], "sleep", "1000", handler=node.handler) as pod:
         started: list[int] = []
 
