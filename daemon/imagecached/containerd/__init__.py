@@ -11,6 +11,7 @@ from __future__ import annotations
 from imagecached.containerd.client import Containerd, Namespace
 from imagecached.containerd.content import Chunks
 from imagecached.containerd.nouns import (
+    CRI_NAMESPACE,
     Container,
     Content,
     Event,
@@ -27,6 +28,7 @@ from imagecached.containerd.nouns import (
 from imagecached.containerd.snapshots import Snapshots
 
 __all__ = [
+    "CRI_NAMESPACE",
     "Chunks",
     "Container",
     "Containerd",

@@ -52,6 +52,10 @@ class Namespace:
             for each in answer.containers
         ]
 
+    async def sandboxes(self) -> list[Container]:
+        """The containers that are sandboxes of pods."""
+        return await self.containers(['labels."io.cri-containerd.kind"==sandbox'])
+
 
 class Containerd:
     """The containerd behind the unix socket at ``path``, connected when first needed.

@@ -28,6 +28,8 @@ COMMIT_SECONDS: Final = 120.0  # containerd makes the blob durable before it ans
 _LOCKED: Final = " locked for "  # containerd's words for a ref that another writer has
 _LOCK_TRIES: Final = 8
 
+_DOCUMENT_BYTES: Final = 4 << 20
+
 Chunks = Callable[[int], AbstractAsyncContextManager[AsyncGenerator[bytes, None]]]
 """The bytes of a blob from an offset on."""
 
@@ -70,6 +72,16 @@ class ContentStore:
         async with aclosing(self._wire.hear(methods.CONTENT_READ, request, self._scope)) as pieces:
             async for piece in pieces:
                 yield piece.data
+
+    async def document(self, digest: str) -> bytes:
+        """The bytes of a manifest or config. NotFound; Corrupt: over 4 MiB, so it is none."""
+        data = bytearray()
+        async with aclosing(self.read(digest)) as pieces:
+            async for piece in pieces:
+                data += piece
+                if len(data) > _DOCUMENT_BYTES:
+                    raise Corrupt(f"blob {digest}: over {_DOCUMENT_BYTES >> 20} MiB, so no document")
+        return bytes(data)
 
     async def delete(self, digest: str) -> None:
         """Remove a blob from the namespace, if it is there."""

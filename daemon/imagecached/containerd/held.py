@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-from contextlib import aclosing, suppress
+from contextlib import suppress
 from typing import Final
 
 from imagecached.containerd.client import Namespace
 from imagecached.containerd.nouns import Labels
-from imagecached.errors import InvalidInput
+from imagecached.errors import Corrupt, InvalidInput
 from imagecached.oci.chain import chain_ids
 from imagecached.oci.digest import Digest
 
@@ -16,7 +16,6 @@ _REFERENCE: Final = "containerd.io/gc.ref.content."
 _SNAPSHOT: Final = "containerd.io/gc.ref.snapshot."
 CONFIG: Final = f"{_REFERENCE}config"
 """The label of a manifest that names its config."""
-_CONFIG_BYTES: Final = 4 << 20
 
 
 async def manifests(namespace: Namespace, digest: str) -> list[Labels]:
@@ -57,14 +56,9 @@ async def configs(namespace: Namespace, snapshotter: str) -> list[str]:
 
 async def chain(namespace: Namespace, config: str) -> tuple[Digest, ...]:
     """The snapshots of the image with this config, lowest first; empty if the blob is none. NotFound."""
-    data = bytearray()
-    async with aclosing(namespace.content.read(config)) as pieces:
-        async for piece in pieces:
-            data += piece
-            if len(data) > _CONFIG_BYTES:
-                return ()
-    with suppress(ValueError, RecursionError, TypeError, KeyError, InvalidInput):
-        return tuple(chain_ids([Digest(each) for each in json.loads(data)["rootfs"]["diff_ids"]]))
+    with suppress(Corrupt, ValueError, RecursionError, TypeError, KeyError, InvalidInput):
+        document = json.loads(await namespace.content.document(config))
+        return tuple(chain_ids([Digest.parse(each) for each in document["rootfs"]["diff_ids"]]))
     return ()
 
 

@@ -7,10 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Final, Literal
 
 SnapshotKind = Literal["unknown", "view", "active", "committed"]
 Labels = Mapping[str, str]
+
+CRI_NAMESPACE: Final = "k8s.io"
+"""Where the kubelet's images, sandboxes and containers are."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
-from imagecached.containerd import Container, Containerd, Namespace, Plugin, Snapshots
+from imagecached.containerd import CRI_NAMESPACE, Containerd, Namespace, Plugin, Snapshots
 from imagecached.containerd.held import CONFIG, bound, chain, manifests
 from imagecached.dropin import NAME, Places, Version
 from imagecached.dropin.objections import InUse
@@ -22,13 +22,11 @@ from imagecached.errors import ImagecachedError, InvalidInput
 
 T = TypeVar("T")
 
-KUBERNETES: Final = "k8s.io"
 _SECONDS: Final = 20.0
 _SNAPSHOT_SECONDS: Final = 5.0
 _PAUSE_SECONDS: Final = 0.2
 _SYSTEMD: Final = Path("/run/systemd/system")
 _UNIT: Final = Path("/etc/systemd/system/sockets.target.wants/imagecached-snapshots.socket")
-_KIND: Final = "io.cri-containerd.kind"
 _CRI_PLUGINS: Final = frozenset(
     {
         ("io.containerd.grpc.v1", "cri"),
@@ -103,7 +101,7 @@ async def _why_not_from_us(containerd: Containerd) -> str:
     if why := _why_no_cri(plugins):
         return why
     await containerd.cri_status()
-    ours = next((each for each in plugins if _is_snapshotter(each) and each.id == NAME), None)
+    ours = _ours(plugins, NAME)
     return f"it has no snapshotter {NAME}" if ours is None or ours.error else ""
 
 
@@ -127,12 +125,12 @@ async def _look(socket: Path, snapshotter: str) -> Runtime:
         cri = _why_no_cri(plugins)
         status = {} if cri else _document((await containerd.cri_status()).get("config", ""))
         disks, containers, unanswered = await _statistics(containerd) if not cri else ((), {}, "")
-        namespace = containerd.namespace(KUBERNETES)
+        namespace = containerd.namespace(CRI_NAMESPACE)
         image = str(status.get("sandboxImage", "")) or await _sandbox(namespace)
         return Runtime(
             socket=socket,
             version=_version(version.number),
-            plugin=next((each for each in plugins if _is_snapshotter(each) and each.id == snapshotter), None),
+            plugin=_ours(plugins, snapshotter),
             cri=cri,
             handlers=_handlers(status),
             default=_default(status, plugins, disks),
@@ -149,7 +147,7 @@ async def _look(socket: Path, snapshotter: str) -> Runtime:
 
 async def _in_use(socket: Path) -> InUse:
     async with _connected(socket) as containerd:
-        namespace = containerd.namespace(KUBERNETES)
+        namespace = containerd.namespace(CRI_NAMESPACE)
         images = await bound(namespace)
         return InUse(
             len(await namespace.containers()),
@@ -200,6 +198,10 @@ def _default(status: Mapping[str, Any], plugins: tuple[Plugin, ...], disks: tupl
     return next(found, "")
 
 
+def _ours(plugins: tuple[Plugin, ...], snapshotter: str) -> Plugin | None:
+    return next((each for each in plugins if _is_snapshotter(each) and each.id == snapshotter), None)
+
+
 def _is_snapshotter(plugin: Plugin) -> bool:
     return plugin.type == "io.containerd.snapshotter.v1"
 
@@ -210,8 +212,7 @@ def _exists(disk: str) -> bool:
 
 async def _sandbox(namespace: Namespace) -> str:
     """The image of any sandbox that is here."""
-    sandboxes: list[Container] = await namespace.containers([f'labels."{_KIND}"==sandbox'])
-    return next((each.image for each in sandboxes if each.image), "")
+    return next((each.image for each in await namespace.sandboxes() if each.image), "")
 
 
 async def _is_here(namespace: Namespace, snapshotter: str, image: str) -> bool | None:

@@ -13,15 +13,14 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
-from imagecached.containerd import Containerd, Namespace
+from imagecached.containerd import CRI_NAMESPACE, Containerd, Namespace
 from imagecached.containerd.held import bound, configs, unbind
 from imagecached.dropin import NAME
 from imagecached.errors import ImagecachedError, NotFound
+from imagecached.registration.place import Place
 from imagecached.registration.wanted import MANIFEST, OWNER, PART, PINNED
 
 _SECONDS: Final = 60.0
-_CRI_NAMESPACE: Final = "k8s.io"
-_LEASE: Final = f"{NAME}-farewell"
 
 
 def forget(socket: Path, namespaces: tuple[str, ...]) -> tuple[str, ...]:
@@ -47,7 +46,7 @@ async def _forget(socket: Path, namespaces: tuple[str, ...]) -> tuple[str, ...]:
                     with suppress(NotFound):  # removed meanwhile
                         await unbind(namespace, NAME, config)
                 with suppress(ImagecachedError):  # slow where the daemon is gone; it is done later then
-                    await _collect(namespace)
+                    await Place(namespace, NAME).collect()
     finally:
         await containerd.close()
     return tuple(forgotten)
@@ -56,17 +55,11 @@ async def _forget(socket: Path, namespaces: tuple[str, ...]) -> tuple[str, ...]:
 async def _remove_ended(containerd: Containerd) -> None:
     """The sandboxes of ours that the kubelet has not removed yet: it does so once a minute."""
     with suppress(ImagecachedError):  # as good as it goes
-        containers = await containerd.namespace(_CRI_NAMESPACE).containers()
-        ours = {each.id for each in containers if each.snapshotter == NAME}
+        sandboxes = await containerd.namespace(CRI_NAMESPACE).sandboxes()
+        ours = {each.id for each in sandboxes if each.snapshotter == NAME}
         for sandbox in await containerd.ended_sandboxes():
             if sandbox in ours:
                 await containerd.remove_sandbox(sandbox)
-
-
-async def _collect(namespace: Namespace) -> None:
-    """A round of garbage collection, and its end."""
-    await namespace.leases.create(_LEASE, {})
-    await namespace.leases.delete(_LEASE, sync=True)
 
 
 async def _unpin(namespace: Namespace) -> None:

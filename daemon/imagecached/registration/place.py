@@ -95,7 +95,7 @@ class Place:
                 if cleaned:
                     raise Unavailable(f"{wanted.chain[-1]} is lost, and containers still stand on it")
                 await lost.let_go(self._namespace, self._snapshots)
-                await self._collect()
+                await self.collect()
                 cleaned = True
             taken += len(todo)
         raise Unavailable(
@@ -164,7 +164,7 @@ class Place:
         )
         if todo:
             await self._take_all(todo)
-            await self._collect()
+            await self.collect()
 
     async def undo(self, names: Iterable[str], manifests: Iterable[str]) -> int:
         """Undo the registration of all images but those named; when this returns, containerd has collected
@@ -174,7 +174,7 @@ class Place:
         todo = plan.undo(records, self._owner, names=frozenset(names), manifests=frozenset(manifests))
         await self._take_all(todo)
         if todo:
-            await self._collect()
+            await self.collect()
         return len(todo)
 
     async def _has_layers(self, manifest_digest: Digest) -> bool:
@@ -182,8 +182,7 @@ class Place:
         content = self._namespace.content
         if await content.info(manifest_digest) is None:
             return False
-        async with aclosing(content.read(manifest_digest)) as pieces:
-            manifest = parse_manifest(b"".join([piece async for piece in pieces]))
+        manifest = parse_manifest(await content.document(manifest_digest))
         layers = manifest.layers if isinstance(manifest, Manifest) else ()
         return bool(layers) and all([await content.info(layer.digest) for layer in layers])
 
@@ -259,7 +258,7 @@ class Place:
             async with asyncio.timeout(_END_SECONDS):
                 await self._namespace.leases.delete(lease)
 
-    async def _collect(self) -> None:
+    async def collect(self) -> None:
         """Let containerd collect its garbage now, and wait for the end of that, but not for long: it cannot
         while a snapshot is being prepared, and one of ours may wait for a pull.
         """

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from imagecached.aio import Bell, backoff
-from imagecached.containerd import Containerd, Event
+from imagecached.containerd import CRI_NAMESPACE, Containerd, Event
 from imagecached.errors import Corrupt, ImagecachedError, NotFound, Unavailable, Unsupported
 from imagecached.events import EventLog
 from imagecached.oci.digest import Digest
@@ -42,7 +42,6 @@ _LAST_RETRY_SECONDS: Final = 300.0
 _RECONNECT_SECONDS: Final = 0.5
 _LAST_RECONNECT_SECONDS: Final = 15.0
 _LEAVING_SECONDS: Final = 60.0
-_CRI_NAMESPACE: Final = "k8s.io"
 _CRI_TRIES: Final = 8
 _SUBSCRIBED_SECONDS: Final = 0.5  # containerd does not say when a subscription has begun
 
@@ -316,7 +315,7 @@ class Registration:
         """
         if before is not None and before.pinned:
             return True
-        if _CRI_NAMESPACE not in self._settings.namespaces:
+        if CRI_NAMESPACE not in self._settings.namespaces:
             return None
         *_, last = wanted.records  # they are made, and heard of, in this order
         for attempt in range(_CRI_TRIES):

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from typing import Final, Protocol
 
 from imagecached.aio import backoff
-from imagecached.containerd import Containerd, ImageRecord, Namespace
+from imagecached.containerd import CRI_NAMESPACE, Containerd, ImageRecord, Namespace
 from imagecached.errors import ImagecachedError, InvalidInput, Unsupported
 from imagecached.events import EventLog
 from imagecached.oci.digest import Digest
@@ -26,8 +26,6 @@ from imagecached.store import Store
 log = logging.getLogger(__name__)
 
 OWNER_OF_PIN: Final = "sandbox"
-_NAMESPACE: Final = "k8s.io"
-_SANDBOXES: Final = 'labels."io.cri-containerd.kind"==sandbox'
 _CONFIG_BYTES: Final = 1 << 20
 _LAST_RETRY_SECONDS: Final = 300.0
 
@@ -56,7 +54,7 @@ class Sandbox:
         events: EventLog,
     ) -> None:
         self._containerd = containerd
-        self._namespace: Namespace = containerd.namespace(_NAMESPACE)
+        self._namespace: Namespace = containerd.namespace(CRI_NAMESPACE)
         self._store = store
         self._pull = pull
         self._name = name
@@ -124,7 +122,7 @@ class Sandbox:
     async def _running(self) -> str:
         """What the sandboxes on this node were made from, or else what CRI itself has pinned."""
         records = await self._namespace.images.listed()
-        for container in await self._namespace.containers([_SANDBOXES]):
+        for container in await self._namespace.sandboxes():
             if name := _tag_of(container.image, records):
                 return name
         pinned = [record for record in records if record.labels.get(PINNED[0]) == PINNED[1]]

@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 
 _DIGITS: Final = "0123456789abcdefghijklmnopqrstuvwxyz"
 _NAME: Final = re.compile(r"([0-9a-z]{1,12})(\.trash)?")
-_SHOWN: Final = re.compile(r"(^|/s/|^s/)([0-9a-z]{1,12})(?:\.trash)?/fs/*(?://deleted)?$")
+_SHOWN: Final = re.compile(r"(?:^|/s/|^s/)([0-9a-z]{1,12})(?:\.trash)?/fs/*(?://deleted)?$")
 """Ours by the directory ``s``, however the root is spelled; a path that begins with the number may be."""
 _TRASH: Final = ".trash"
 
@@ -118,7 +118,7 @@ def _shown_by(mount: Mount) -> Iterator[str]:
         uppers = [value for name, _, value in options if name == "upperdir"]
         foreign = any(not _SHOWN.search(path) for path in uppers)
         paths = [*uppers, *(path for path in mount.lowers if path.startswith("/") or not foreign)]
-    yield from (match[2] for path in paths if (match := _SHOWN.search(path)))
+    yield from (match[1] for path in paths if (match := _SHOWN.search(path)))
 
 
 def _base36(number: int) -> str:

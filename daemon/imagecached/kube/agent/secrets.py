@@ -95,13 +95,14 @@ class Logins:
         pace = self._cluster.pace
         while True:
             now = pace.monotonic()
-            waits = sorted((self._tries.get(build, (0, now))[1] - now, build) for build in self._missing())
-            if not waits:
+            waits = ((self._tries.get(build, (0, now))[1] - now, build) for build in self._missing())
+            wait, build = min(waits, default=(0.0, None))
+            if build is None:
                 await self._bell.wait()
-            elif waits[0][0] > 0:
-                await pace.within(waits[0][0], self._bell.wait)
+            elif wait > 0:
+                await pace.within(wait, self._bell.wait)
             else:
-                await self._try(waits[0][1])
+                await self._try(build)
 
     def _missing(self) -> list[Build]:
         """What nobody asks for at present."""
