@@ -265,6 +265,12 @@ class Cluster:
         raise Refused(answer.status_code, _message(answer))
 
 
+def holds(document: Document, kind: str) -> bool:
+    """Is a condition of the object true? The list of them may be null."""
+    conditions = document.get("status", {}).get("conditions") or ()
+    return any(each["type"] == kind and each["status"] == "True" for each in conditions)
+
+
 def wait_for(ask: Callable[[], T | None], what: str, seconds: float, why: Callable[[], str] = str) -> T:
     """The first answer that is something; Failed at the deadline, with ``why`` there was none.
 

@@ -9,7 +9,7 @@ from contextlib import suppress
 from functools import partial
 from typing import Final
 
-from tests.e2e.cluster import Document, Kind, Refused, wait_for
+from tests.e2e.cluster import Document, Kind, Refused, holds, wait_for
 from tests.e2e.kustomize import build, with_image
 from tests.e2e.node import Node
 from tests.e2e.report import Failed, Skipped
@@ -184,9 +184,7 @@ def await_established(world: World, name: str) -> None:
     """Until the API server serves what a definition defines."""
 
     def established() -> bool:
-        found = world.cluster.get(CRD, name) or {}
-        conditions = found.get("status", {}).get("conditions") or ()  # null at first
-        return any(each["type"] == "Established" and each["status"] == "True" for each in conditions)
+        return holds(world.cluster.get(CRD, name) or {}, "Established")
 
     wait_for(established, f"{name} is served", world.patience)
 

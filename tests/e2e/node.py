@@ -48,7 +48,7 @@ class Node:
         changed = self._drop_in("install")
         self._changed = self._changed or changed
         if changed:
-            self.restart_containerd()
+            restart_containerd(self.options)
         return changed
 
     def remove_drop_in(self) -> None:
@@ -56,11 +56,7 @@ class Node:
         if self._changed:
             self._drop_in("remove")
             self._changed = False
-            self.restart_containerd()
-
-    def restart_containerd(self) -> None:
-        """As the user said, and wait until it answers."""
-        restart_containerd(self.options)
+            restart_containerd(self.options)
 
     def _drop_in(self, action: str) -> bool:
         options = self.options

@@ -9,7 +9,7 @@ from typing import Final
 
 from imagecached.imagecache.annotations import AUTO_MATCH, AUTOMATIC, CHOSEN_ID, EXPLICIT_ID, MATCH_DEGREE
 from imagecached.oci.reference import Reference
-from tests.e2e.cluster import Document, wait_for
+from tests.e2e.cluster import Document, holds, wait_for
 from tests.e2e.installation import await_rollout, install, uninstall
 from tests.e2e.node import restart_containerd, restart_kubelet
 from tests.e2e.report import Failed, Skipped
@@ -349,10 +349,7 @@ def _matched(world: World, what: str) -> Document:
 def _nodes_are_ready(world: World) -> bool:
     """Those that take part."""
     taking_part = world.cluster.list(NODE, labelSelector="imagecached.dev/handler=ready")
-    conditions = [each.get("status", {}).get("conditions") or () for each in taking_part]
-    return bool(conditions) and all(
-        any(each["type"] == "Ready" and each["status"] == "True" for each in found) for found in conditions
-    )
+    return bool(taking_part) and all(holds(each, "Ready") for each in taking_part)
 
 
 def _seconds(text: str) -> float:

@@ -18,7 +18,7 @@ from aiohttp import web
 from tests.contract.apiserver.api import Api, Document
 from tests.fakes.certificates import Authority, server_context
 
-CONFIGURATIONS = "/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations"
+_CONFIGURATIONS = "/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations"
 _KNOWN_SECONDS = 30.0  # a real server hears of a configuration through its watch
 
 Answer = Callable[[Document], Awaitable[Document] | Document]
@@ -81,7 +81,7 @@ class Hooks:
             "metadata": {"name": self.api.name},
             "webhooks": [marker, *hooks],
         }
-        await self.api.made(CONFIGURATIONS, document)
+        await self.api.made(_CONFIGURATIONS, document)
         async with asyncio.timeout(_KNOWN_SECONDS):
             while not self.asked.get("marker"):
                 await self.api("POST", self.api.configs(), self.api.config("probe"), dryRun="All")
@@ -105,7 +105,7 @@ async def serve_hooks(api: Api, folder: Path) -> AsyncIterator[Hooks]:
         [hooks.port] = [address[1] for address in runner.addresses]
         yield hooks
     finally:
-        await api("DELETE", f"{CONFIGURATIONS}/{api.name}")
+        await api("DELETE", f"{_CONFIGURATIONS}/{api.name}")
         await runner.cleanup()
 
 

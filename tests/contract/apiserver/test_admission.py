@@ -118,7 +118,7 @@ async def test_a_condition_that_cannot_be_evaluated(api: Api, hooks: Hooks, poli
 
 
 def _odd(kind: str, folder: Path) -> dict[str, Any]:
-    """Settings, or an answer, that cannot work."""
+    """Settings that cannot work; none where it is the answer that does not."""
     if kind == "nobody listens":
         return {"url": "https://127.0.0.1:1/first"}
     if kind == "another authority":

@@ -6,12 +6,12 @@ import pytest
 
 from tests.contract.apiserver.api import Api, Watch
 
-_OURS = {"suite": "contract"}
-
 
 async def _configs(api: Api, *names: str) -> None:
     for name in names:
-        await api.made(api.configs(), api.config(name))
+        await api.made(
+            api.configs(), {**api.config(name), "metadata": {"name": name, "labels": {"suite": "contract"}}}
+        )
 
 
 async def test_pages_are_one_consistent_list(api: Api) -> None:
@@ -79,11 +79,10 @@ async def test_a_watch_tells_what_came_after_its_version(api: Api) -> None:
 
 async def test_a_watch_without_a_version_begins_with_what_is_there(api: Api) -> None:
     """Every object as ADDED, then what happens."""
-    await api.made(api.configs(), {**api.config("one"), "metadata": {"name": "one", "labels": _OURS}})
-    await api.made(api.configs(), {**api.config("two"), "metadata": {"name": "two", "labels": _OURS}})
+    await _configs(api, "one", "two")
     async with api.watching(api.configs(), labelSelector="suite=contract") as watch:
         assert await watch.names(2) == [("ADDED", "one"), ("ADDED", "two")]
-        await api.made(api.configs(), {**api.config("three"), "metadata": {"name": "three", "labels": _OURS}})
+        await _configs(api, "three")
         assert await watch.names(1) == [("ADDED", "three")]
 
 

@@ -162,14 +162,20 @@ def _without(document: Document, key: str) -> Document:
 
 def shaped(resource: Resource, document: Document) -> Document:
     """Pruned and with defaults, for custom resources; a namespace always has its name as a label."""
-    if resource.plural == "namespaces" and document["metadata"].get("name"):
-        labels = document["metadata"].setdefault("labels", {})
-        labels["kubernetes.io/metadata.name"] = document["metadata"]["name"]
+    if resource.plural == "namespaces":
+        name_namespace(document)
     if not resource.custom:
         return document
     pruned: Document = schema.prune(document, resource.schema)
     schema.default(pruned, resource.schema)
     return pruned
+
+
+def name_namespace(document: Document) -> None:
+    """Give a namespace its name as a label, in place, as soon as it has one."""
+    meta = document["metadata"]
+    if meta.get("name"):
+        meta.setdefault("labels", {})["kubernetes.io/metadata.name"] = meta["name"]
 
 
 def check(resource: Resource, document: Document, old: Document | None) -> None:

@@ -102,10 +102,8 @@ def default(value: Any, schema: Mapping[str, Any]) -> None:
 def validate(value: Any, schema: Mapping[str, Any], old: Any = None) -> list[Cause]:
     """What is wrong with ``value``; ``old`` is the object that it replaces, for transition rules."""
     found = list(_typed(value, schema, ""))
-    if not _has_rules(schema):
-        return found
     if any(cause.reason in _BLOCKING for cause in found):
-        return [*found, _UNCHECKED]
+        return [*found, _UNCHECKED] if _has_rules(schema) else found
     return [*found, *_ruled(value, schema, old, "")]
 
 

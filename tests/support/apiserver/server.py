@@ -96,7 +96,7 @@ class ApiServer:
         assert resource is not None, f"no such kind: {copied['apiVersion']} {copied['kind']}"
         meta = copied["metadata"]
         if resource.plural == "namespaces":
-            meta.setdefault("labels", {}).setdefault("kubernetes.io/metadata.name", meta["name"])
+            rules.name_namespace(copied)
             copied.setdefault("status", {"phase": "Active"})
         if resource.namespaced:
             meta.setdefault("namespace", "default")

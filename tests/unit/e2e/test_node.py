@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.node import Node, mounts
+from tests.e2e.node import Node, mounts, restart_containerd
 from tests.e2e.options import parse
 from tests.e2e.report import Failed
 
@@ -83,7 +83,7 @@ def test_a_containerd_that_does_not_come_back_is_told(node: Node, tmp_path: Path
     """The command ran, and nothing answers."""
     node.options = replace(node.options, patience=0.0)
     with pytest.raises(Failed, match="containerd answers after a restart: not within"):
-        node.restart_containerd()
+        restart_containerd(node.options)
     assert (tmp_path / "restarted").exists()
 
 
