@@ -216,13 +216,10 @@ def test_the_machine_is_switched_off_and_on(demo: Registry, node: Node) -> None:
     prepare(node, shell)
     k8s = partial(node.containerd.ctr, "--namespace", "k8s.io")
     ours = ("--snapshotter", "imagecached", shell)
-    k8s("run", "--detach", *ours, container, "sh", "-c", "cat /kept; echo kept >/kept; sleep 1000")
-    await_true(
-        lambda: k8s("tasks", "exec", "--exec-id", "e", container, "cat", "/kept") == "kept\n",
-        what="the file",
-        deadline_seconds=10,
-        alive=lambda: True,
-    )
+    inside = ("tasks", "exec", "--exec-id", "e", container)
+    k8s("run", "--detach", *ours, container, "sleep", "1000")
+    k8s(*inside, "sh", "-c", "echo kept >/kept")
+    assert k8s(*inside, "cat", "/kept") == "kept\n"
     node.containerd.end_containers()
     node.containerd.stop()
     node.daemon.stop()
@@ -233,7 +230,7 @@ def test_the_machine_is_switched_off_and_on(demo: Registry, node: Node) -> None:
         node.daemon.start()
         node.containerd.start()
         k8s("tasks", "start", "--detach", container)
-        assert k8s("tasks", "exec", "--exec-id", "e", container, "cat", "/kept") == "kept\n"
+        assert k8s(*inside, "cat", "/kept") == "kept\n"
         assert k8s("run", "--rm", *ours, f"{container}-2", "echo", "new") == "new\n"
     assert requests == []
     node.containerd.end_containers()
